@@ -1,0 +1,2 @@
+//! The `mobilenet` command.
+fn main() {}

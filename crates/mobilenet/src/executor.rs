@@ -1,0 +1,56 @@
+//! The one thing that whatever trains, evaluates or serves needs to know of a device.
+
+use crate::architecture::Architecture;
+use crate::error::Result;
+use crate::tensor::Tensor;
+use crate::weights::{Role, Weights};
+
+/// A trainable tensor and its gradient, as an optimizer sees them.
+#[derive(Debug)]
+pub struct Parameter<'a> {
+    /// Its name, as in [`Weights`].
+    pub name: &'a str,
+    /// What it is in its layer (weight decay may depend on it).
+    pub role: Role,
+    /// Its values, in the layout of [`Weights`].
+    pub value: &'a mut [f32],
+    /// The gradient accumulated since [`Executor::zero_grad`], of the same length.
+    pub grad: &'a mut [f32],
+}
+
+/// Runs an architecture with weights on some device.
+///
+/// Images are `[N, H, W, C]`, already normalised; any `N` ≥ 1, and `N` may change between calls.
+/// Results do not depend on the number of threads.
+pub trait Executor: Send {
+    /// What is run.
+    fn architecture(&self) -> &Architecture;
+
+    /// Logits `[N, outputs]` in inference mode: running BN statistics, no dropout.
+    fn infer(&mut self, images: &Tensor) -> Result<Tensor>;
+
+    /// Logits `[N, outputs]` in training mode: batch statistics (which update the running ones)
+    /// and dropout. Keeps what [`Executor::backward`] needs.
+    fn forward(&mut self, images: &Tensor) -> Result<Tensor>;
+
+    /// Adds the gradients of the loss to every parameter's, given the loss's gradient with
+    /// respect to the logits of the last [`Executor::forward`] (which it uses up).
+    fn backward(&mut self, d_logits: &Tensor) -> Result<()>;
+
+    /// Sets every gradient to zero.
+    fn zero_grad(&mut self);
+
+    /// Every trainable tensor with its gradient, in the order of the layers.
+    /// What was folded or packed from them is made anew at the next use.
+    fn parameters(&mut self) -> Vec<Parameter<'_>>;
+
+    /// Seeds the dropout of the next [`Executor::forward`] (call it with the step's own seed, so
+    /// that a resumed run draws the same).
+    fn seed_dropout(&mut self, seed: u64);
+
+    /// A copy of all tensors, running statistics included.
+    fn weights(&self) -> Weights;
+
+    /// Takes over `weights`, after [`Weights::check`].
+    fn set_weights(&mut self, weights: &Weights) -> Result<()>;
+}

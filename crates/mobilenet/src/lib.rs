@@ -1,0 +1,20 @@
+//! MobileNet v1 (Howard et al. 2017, arXiv 1704.04861).
+//!
+//! [`Architecture`] describes a network as data; [`Weights`] are its named tensors; an
+//! [`Executor`] runs the one with the other. [`Model`] bundles them with class labels and is
+//! what a file holds.
+
+pub mod architecture;
+pub mod conventions;
+pub mod error;
+pub mod executor;
+pub mod rng;
+pub mod tensor;
+pub mod weights;
+
+pub use architecture::{Architecture, Body};
+pub use conventions::{Conventions, Preset};
+pub use error::{Error, Result};
+pub use executor::{Executor, Parameter};
+pub use tensor::Tensor;
+pub use weights::{Role, TensorSpec, Weights};
