@@ -1,0 +1,405 @@
+//! Batch normalisation and activation around the convolutions, in few passes over memory.
+//!
+//! In training only the raw outputs z of the convolutions are stored. What the next operator reads
+//! is `act(z·scale + shift)`, made on the way in ([`activate`]); the batch's statistics are taken
+//! while a convolution's output is still in the cache ([`Moments`]); and the two sums that the
+//! backward pass needs over the whole batch ([`GradientSums`]) are taken where the gradient that
+//! they are about is made. Sums run over at most a few hundred rows in f32 lanes and then into f64.
+
+use crate::activation::Clamp;
+use crate::isa::Isa;
+use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
+
+/// Per channel: y = z·scale + shift.
+#[derive(Clone, Copy, Debug)]
+pub struct Affine<'a> {
+    /// γ / √(variance + ε)
+    pub scale: &'a [f32],
+    /// β − mean·scale
+    pub shift: &'a [f32],
+}
+
+/// `output[r][c] = clamp(input[r][c]·scale[c] + shift[c])` for contiguous rows of channels; output
+/// rows are `output_stride` apart.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn activate(
+    isa: Isa,
+    affine: Affine,
+    clamp: Clamp,
+    input: &[f32],
+    output: &mut [f32],
+    output_stride: usize,
+) {
+    let channels = affine.scale.len();
+    assert_eq!(affine.shift.len(), channels);
+    let rows = rows_of(input, channels);
+    assert!(
+        output_stride >= channels && (rows == 0 || (rows - 1) * output_stride + channels <= output.len())
+    );
+    // SAFETY: the lengths were checked.
+    unsafe { dispatch(isa, Activate { affine, clamp, input, output, output_stride }) }
+}
+
+fn rows_of(values: &[f32], channels: usize) -> usize {
+    assert!(channels > 0 && values.len().is_multiple_of(channels), "rows of {channels} channels");
+    values.len() / channels
+}
+
+struct Activate<'a> {
+    affine: Affine<'a>,
+    clamp: Clamp,
+    input: &'a [f32],
+    output: &'a mut [f32],
+    output_stride: usize,
+}
+
+impl Kernel for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let Self { affine, clamp, input, output, output_stride } = self;
+        let channels = affine.scale.len();
+        // SAFETY: `activate` checked the lengths.
+        unsafe {
+            let (low, high) = (s.splat(clamp.low), s.splat(clamp.high));
+            for row in 0..input.len() / channels {
+                let from = input.as_ptr().add(row * channels);
+                let to = output.as_mut_ptr().add(row * output_stride);
+                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                    let scale = simd::load::<S, PARTIAL>(s, affine.scale.as_ptr().add(c), n);
+                    let shift = simd::load::<S, PARTIAL>(s, affine.shift.as_ptr().add(c), n);
+                    let z = simd::load::<S, PARTIAL>(s, from.add(c), n);
+                    let y = s.clamp(s.mul_add(z, scale, shift), low, high);
+                    simd::store::<S, PARTIAL>(s, to.add(c), y, n);
+                });
+            }
+        }
+    }
+}
+
+/// Mean and variance of every channel over some rows, mergeable in a fixed order.
+///
+/// Values are summed relative to a shift (the first row seen), so that far-from-zero values lose
+/// nothing; parts are merged with the pairwise formula of Chan, Golub and LeVeque (1979).
+#[derive(Clone, Debug, Default)]
+pub struct Moments {
+    count: f64,
+    mean: Vec<f64>,
+    /// Sum of squared deviations from the mean.
+    squares: Vec<f64>,
+    lanes: Vec<f32>,
+}
+
+impl Moments {
+    /// No rows of `channels` yet.
+    pub fn new(channels: usize) -> Self {
+        Self {
+            count: 0.0,
+            mean: vec![0.0; channels],
+            squares: vec![0.0; channels],
+            lanes: vec![0.0; 3 * channels],
+        }
+    }
+
+    /// Forgets all rows.
+    pub fn clear(&mut self) {
+        self.count = 0.0;
+        self.mean.fill(0.0);
+        self.squares.fill(0.0);
+    }
+
+    /// Takes in contiguous rows of channels (at most a few hundred at a time).
+    ///
+    /// # Panics
+    /// If `rows` is not whole rows.
+    pub fn add_rows(&mut self, isa: Isa, rows: &[f32]) {
+        let channels = self.mean.len();
+        let count = rows_of(rows, channels);
+        if count == 0 {
+            return;
+        }
+        let (shift, sums) = self.lanes.split_at_mut(channels);
+        let (sum, square) = sums.split_at_mut(channels);
+        if self.count == 0.0 {
+            shift.copy_from_slice(&rows[..channels]);
+        }
+        sum.fill(0.0);
+        square.fill(0.0);
+        // SAFETY: the slices have one value a channel, and `rows` whole rows.
+        unsafe { dispatch(isa, ShiftedSums { rows, shift, sum, square }) };
+        let (before, n) = (self.count, count as f64);
+        self.count += n;
+        for (c, (mean, squares)) in self.mean.iter_mut().zip(&mut self.squares).enumerate() {
+            let part = f64::from(sum[c]) / n;
+            let part_squares = (f64::from(square[c]) - f64::from(sum[c]) * part).max(0.0);
+            merge((before, mean, squares), (n, f64::from(shift[c]) + part, part_squares));
+        }
+    }
+
+    /// Takes in what `other` has seen.
+    ///
+    /// # Panics
+    /// If the numbers of channels differ.
+    pub fn merge(&mut self, other: &Self) {
+        assert_eq!(self.mean.len(), other.mean.len());
+        if other.count == 0.0 {
+            return;
+        }
+        for (c, (mean, squares)) in self.mean.iter_mut().zip(&mut self.squares).enumerate() {
+            merge((self.count, mean, squares), (other.count, other.mean[c], other.squares[c]));
+        }
+        self.count += other.count;
+    }
+
+    /// Number of rows seen.
+    pub fn count(&self) -> f64 {
+        self.count
+    }
+
+    /// Mean of every channel.
+    pub fn mean(&self) -> &[f64] {
+        &self.mean
+    }
+
+    /// Variance of every channel: divided by the count.
+    pub fn biased_variance(&self) -> impl Iterator<Item = f64> {
+        let count = self.count.max(1.0);
+        self.squares.iter().map(move |squares| squares / count)
+    }
+}
+
+fn merge((n_a, mean_a, squares_a): (f64, &mut f64, &mut f64), (n_b, mean_b, squares_b): (f64, f64, f64)) {
+    let n = n_a + n_b;
+    let delta = mean_b - *mean_a;
+    *mean_a += delta * n_b / n;
+    *squares_a += squares_b + delta * delta * n_a * n_b / n;
+}
+
+struct ShiftedSums<'a> {
+    rows: &'a [f32],
+    shift: &'a [f32],
+    sum: &'a mut [f32],
+    square: &'a mut [f32],
+}
+
+impl Kernel for ShiftedSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let Self { rows, shift, sum, square } = self;
+        let channels = shift.len();
+        // SAFETY: `Moments::add_rows` checked the lengths.
+        unsafe {
+            for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                let shift = simd::load::<S, PARTIAL>(s, shift.as_ptr().add(c), n);
+                let (mut total, mut squares) = (s.splat(0.0), s.splat(0.0));
+                for row in 0..rows.len() / channels {
+                    let z = simd::load::<S, PARTIAL>(s, rows.as_ptr().add(row * channels + c), n);
+                    let z = s.sub(z, shift);
+                    total = s.add(total, z);
+                    squares = s.mul_add(z, z, squares);
+                }
+                simd::store::<S, PARTIAL>(s, sum.as_mut_ptr().add(c), total, n);
+                simd::store::<S, PARTIAL>(s, square.as_mut_ptr().add(c), squares, n);
+            });
+        }
+    }
+}
+
+/// What the backward pass through activation and normalisation needs of a layer's forward pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Normalisation<'a> {
+    /// Scale and shift, as in the forward pass.
+    pub affine: Affine<'a>,
+    /// The batch's mean.
+    pub mean: &'a [f32],
+    /// The activation.
+    pub clamp: Clamp,
+}
+
+/// Per channel, over all rows: Σ dy and Σ dy·(z − mean), where dy is the gradient behind the
+/// activation.
+#[derive(Clone, Debug, Default)]
+pub struct GradientSums {
+    d: Vec<f64>,
+    d_deviation: Vec<f64>,
+    lanes: Vec<f32>,
+}
+
+impl GradientSums {
+    /// No rows of `channels` yet.
+    pub fn new(channels: usize) -> Self {
+        Self { d: vec![0.0; channels], d_deviation: vec![0.0; channels], lanes: vec![0.0; 2 * channels] }
+    }
+
+    /// Forgets all rows.
+    pub fn clear(&mut self) {
+        self.d.fill(0.0);
+        self.d_deviation.fill(0.0);
+    }
+
+    /// Takes in contiguous rows: `d_activated` is the gradient of the activation's output, `z` the
+    /// convolution's output (at most a few hundred rows at a time).
+    ///
+    /// # Panics
+    /// If lengths do not fit.
+    pub fn add_rows(&mut self, isa: Isa, layer: Normalisation, d_activated: &[f32], z: &[f32]) {
+        let channels = self.d.len();
+        layer.check(channels, d_activated, z);
+        let (sum, deviation) = self.lanes.split_at_mut(channels);
+        // SAFETY: the lengths were checked; the sums have one value a channel.
+        unsafe { dispatch(isa, GradientLanes { layer, d_activated, z, sum, deviation }) };
+        for (c, (d, d_deviation)) in self.d.iter_mut().zip(&mut self.d_deviation).enumerate() {
+            *d += f64::from(sum[c]);
+            *d_deviation += f64::from(deviation[c]);
+        }
+    }
+
+    /// Takes in what `other` has seen.
+    ///
+    /// # Panics
+    /// If the numbers of channels differ.
+    pub fn merge(&mut self, other: &Self) {
+        assert_eq!(self.d.len(), other.d.len());
+        for (a, b) in self.d.iter_mut().zip(&other.d) {
+            *a += b;
+        }
+        for (a, b) in self.d_deviation.iter_mut().zip(&other.d_deviation) {
+            *a += b;
+        }
+    }
+
+    /// Σ dy: the gradient of β.
+    pub fn d(&self) -> &[f64] {
+        &self.d
+    }
+
+    /// Σ dy·(z − mean): times 1/√(variance + ε), the gradient of γ.
+    pub fn d_deviation(&self) -> &[f64] {
+        &self.d_deviation
+    }
+}
+
+impl Normalisation<'_> {
+    fn check(&self, channels: usize, d: &[f32], z: &[f32]) {
+        let lens = [self.affine.scale.len(), self.affine.shift.len(), self.mean.len()];
+        assert_eq!(lens, [channels; 3], "one value a channel");
+        rows_of(d, channels);
+        assert_eq!(d.len(), z.len(), "gradient and output rows");
+    }
+}
+
+struct GradientLanes<'a> {
+    layer: Normalisation<'a>,
+    d_activated: &'a [f32],
+    z: &'a [f32],
+    sum: &'a mut [f32],
+    deviation: &'a mut [f32],
+}
+
+impl Kernel for GradientLanes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let Self { layer: Normalisation { affine, mean, clamp }, d_activated, z, sum, deviation } = self;
+        let channels = mean.len();
+        // SAFETY: `GradientSums::add_rows` checked the lengths.
+        unsafe {
+            let (low, high) = (s.splat(clamp.low), s.splat(clamp.high));
+            for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                let scale = simd::load::<S, PARTIAL>(s, affine.scale.as_ptr().add(c), n);
+                let shift = simd::load::<S, PARTIAL>(s, affine.shift.as_ptr().add(c), n);
+                let mean = simd::load::<S, PARTIAL>(s, mean.as_ptr().add(c), n);
+                let (mut total, mut deviations) = (s.splat(0.0), s.splat(0.0));
+                for row in 0..z.len() / channels {
+                    let at = row * channels + c;
+                    let z = simd::load::<S, PARTIAL>(s, z.as_ptr().add(at), n);
+                    let d = simd::load::<S, PARTIAL>(s, d_activated.as_ptr().add(at), n);
+                    let d = s.keep_inside(d, s.mul_add(z, scale, shift), low, high);
+                    total = s.add(total, d);
+                    deviations = s.mul_add(d, s.sub(z, mean), deviations);
+                }
+                simd::store::<S, PARTIAL>(s, sum.as_mut_ptr().add(c), total, n);
+                simd::store::<S, PARTIAL>(s, deviation.as_mut_ptr().add(c), deviations, n);
+            });
+        }
+    }
+}
+
+/// Per channel, what subtracts the batch's share from a gradient:
+/// dz = scale·dy − offset − slope·(z − mean).
+#[derive(Clone, Copy, Debug)]
+pub struct Correction<'a> {
+    /// scale · Σ dy / count
+    pub offset: &'a [f32],
+    /// scale · Σ dy·(z − mean) / (count · (variance + ε))
+    pub slope: &'a [f32],
+}
+
+/// The gradient of a convolution's output from that of the activation's output, for contiguous
+/// rows; output rows are `output_stride` apart.
+///
+/// # Panics
+/// If a length does not fit.
+pub fn backward(
+    isa: Isa,
+    layer: Normalisation,
+    correction: Correction,
+    d_activated: &[f32],
+    z: &[f32],
+    output: &mut [f32],
+    output_stride: usize,
+) {
+    let channels = layer.mean.len();
+    layer.check(channels, d_activated, z);
+    assert!(correction.offset.len() == channels && correction.slope.len() == channels);
+    let rows = z.len() / channels;
+    assert!(
+        output_stride >= channels && (rows == 0 || (rows - 1) * output_stride + channels <= output.len())
+    );
+    // SAFETY: the lengths were checked.
+    unsafe { dispatch(isa, Backward { layer, correction, d_activated, z, output, output_stride }) }
+}
+
+struct Backward<'a> {
+    layer: Normalisation<'a>,
+    correction: Correction<'a>,
+    d_activated: &'a [f32],
+    z: &'a [f32],
+    output: &'a mut [f32],
+    output_stride: usize,
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let Self { layer, correction, d_activated, z, output, output_stride } = self;
+        let Normalisation { affine, mean, clamp } = layer;
+        let channels = mean.len();
+        // SAFETY: `backward` checked the lengths.
+        unsafe {
+            let (low, high) = (s.splat(clamp.low), s.splat(clamp.high));
+            for row in 0..z.len() / channels {
+                let at = row * channels;
+                let to = output.as_mut_ptr().add(row * output_stride);
+                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                    let get = |values: &[f32]| simd::load::<S, PARTIAL>(s, values.as_ptr().add(c), n);
+                    let scale = get(affine.scale);
+                    let z = simd::load::<S, PARTIAL>(s, z.as_ptr().add(at + c), n);
+                    let d = simd::load::<S, PARTIAL>(s, d_activated.as_ptr().add(at + c), n);
+                    let d = s.keep_inside(d, s.mul_add(z, scale, get(affine.shift)), low, high);
+                    let d = s.sub(s.mul(scale, d), get(correction.offset));
+                    let d = s.neg_mul_add(get(correction.slope), s.sub(z, get(mean)), d);
+                    simd::store::<S, PARTIAL>(s, to.add(c), d, n);
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Depthwise 3×3 convolution by rows: forward, and the gradients of input and filter.
+//!
+//! A row here is padded: its zero columns are part of the slice, so no loop asks whether it is at
+//! an edge. Whoever calls keeps a few such rows in the cache ([`crate::batch_norm`] fills them) and
+//! hands over the three that a filter touches; a row above or below the image is a row of zeros.
+//! Stride, dilation and every padding convention are then only a matter of which rows and where.
+
+#![allow(clippy::needless_range_loop)] // taps are indices into several arrays at once
+
+use crate::activation::Clamp;
+use crate::isa::Isa;
+use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
+
+/// Taps of the filter.
+pub const TAPS: usize = 9;
+
+/// How a row of output pixels reads a padded row: output x, tap k reads pixel
+/// `x * stride + k * dilation`.
+#[derive(Clone, Copy, Debug)]
+pub struct RowGeometry {
+    /// Number of output pixels.
+    pub outputs: usize,
+    /// Channels of every pixel.
+    pub channels: usize,
+    /// Pixels between neighbouring outputs.
+    pub stride: usize,
+    /// Pixels between neighbouring taps.
+    pub dilation: usize,
+}
+
+impl RowGeometry {
+    /// Values that a padded input row must have.
+    pub fn input_len(&self) -> usize {
+        if self.outputs == 0 {
+            return 0;
+        }
+        ((self.outputs - 1) * self.stride + 2 * self.dilation + 1) * self.channels
+    }
+
+    fn check(&self, rows: &[&[f32]; 3], weights: usize, outputs: usize) {
+        for row in rows {
+            assert!(
+                row.len() >= self.input_len(),
+                "padded row of {} values, {} needed",
+                row.len(),
+                self.input_len()
+            );
+        }
+        assert_eq!(weights, TAPS * self.channels, "depthwise weights are [9][channels]");
+        assert_eq!(outputs, self.outputs * self.channels, "output row is [outputs][channels]");
+    }
+}
+
+/// What happens to a finished output pixel before it is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct RowEpilogue<'a> {
+    /// Added to every pixel, one value a channel.
+    pub bias: &'a [f32],
+    /// Applied after the bias.
+    pub clamp: Clamp,
+}
+
+/// One output row: `output[x][c] = Σ rows[ky][x·stride + kx·dilation][c] · weights[3·ky + kx][c]`.
+///
+/// With the filter turned by 180° and rows of output gradients this is also the gradient of the
+/// input (see [`turned`]).
+///
+/// # Panics
+/// If a length does not fit `geometry`.
+pub fn convolve_row(
+    isa: Isa,
+    geometry: RowGeometry,
+    rows: [&[f32]; 3],
+    weights: &[f32],
+    epilogue: Option<RowEpilogue>,
+    output: &mut [f32],
+) {
+    geometry.check(&rows, weights.len(), output.len());
+    if let Some(epilogue) = epilogue {
+        assert_eq!(epilogue.bias.len(), geometry.channels, "one bias a channel");
+    }
+    // SAFETY: the lengths are as `geometry` needs them.
+    unsafe { dispatch(isa, ConvolveRow { geometry, rows, weights, epilogue, output }) }
+}
+
+struct ConvolveRow<'a> {
+    geometry: RowGeometry,
+    rows: [&'a [f32]; 3],
+    weights: &'a [f32],
+    epilogue: Option<RowEpilogue<'a>>,
+    output: &'a mut [f32],
+}
+
+impl Kernel for ConvolveRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(mut self, s: S) {
+        // SAFETY: `convolve_row` checked every length.
+        unsafe {
+            for_channel_blocks!(S, self.geometry.channels, |c, n, PARTIAL| {
+                if self.geometry.stride == 1 && self.geometry.dilation == 1 {
+                    self.channels::<S, PARTIAL, 4, 1>(s, c, n);
+                } else if self.geometry.stride == 2 && self.geometry.dilation == 1 {
+                    self.channels::<S, PARTIAL, 2, 2>(s, c, n);
+                } else {
+                    self.channels::<S, PARTIAL, 1, 0>(s, c, n);
+                }
+            });
+        }
+    }
+}
+
+impl ConvolveRow<'_> {
+    /// One block of channels along the row: `GROUP` outputs at a time share what they load.
+    /// `STRIDE` 0 means that stride and dilation are only known at run time.
+    #[inline(always)]
+    unsafe fn channels<S: Simd, const PARTIAL: bool, const GROUP: usize, const STRIDE: usize>(
+        &mut self,
+        s: S,
+        c: usize,
+        n: usize,
+    ) {
+        // SAFETY: see `run`.
+        unsafe {
+            let RowGeometry { outputs, channels, .. } = self.geometry;
+            let weights: [[S::V; 3]; 3] = std::array::from_fn(|ky| {
+                std::array::from_fn(|kx| {
+                    simd::load::<S, PARTIAL>(s, self.weights.as_ptr().add((3 * ky + kx) * channels + c), n)
+                })
+            });
+            let mut x = 0;
+            if STRIDE != 0 {
+                while x + GROUP <= outputs {
+                    self.group::<S, PARTIAL, GROUP, STRIDE>(s, c, n, x, &weights);
+                    x += GROUP;
+                }
+            }
+            while x < outputs {
+                self.single::<S, PARTIAL>(s, c, n, x, &weights);
+                x += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn group<S: Simd, const PARTIAL: bool, const GROUP: usize, const STRIDE: usize>(
+        &mut self,
+        s: S,
+        c: usize,
+        n: usize,
+        x: usize,
+        weights: &[[S::V; 3]; 3],
+    ) {
+        // SAFETY: see `run`; the last column that is read belongs to the group's last output.
+        unsafe {
+            let channels = self.geometry.channels;
+            let mut sums = [s.splat(0.0); GROUP];
+            for ky in 0..3 {
+                let row = self.rows[ky].as_ptr().add(x * STRIDE * channels + c);
+                for column in 0..(GROUP - 1) * STRIDE + 3 {
+                    let value = simd::load::<S, PARTIAL>(s, row.add(column * channels), n);
+                    for (output, sum) in sums.iter_mut().enumerate() {
+                        if column >= output * STRIDE && column < output * STRIDE + 3 {
+                            *sum = s.mul_add(value, weights[ky][column - output * STRIDE], *sum);
+                        }
+                    }
+                }
+            }
+            for (output, sum) in sums.into_iter().enumerate() {
+                self.finish::<S, PARTIAL>(s, c, n, x + output, sum);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn single<S: Simd, const PARTIAL: bool>(
+        &mut self,
+        s: S,
+        c: usize,
+        n: usize,
+        x: usize,
+        weights: &[[S::V; 3]; 3],
+    ) {
+        // SAFETY: see `run`.
+        unsafe {
+            let RowGeometry { channels, stride, dilation, .. } = self.geometry;
+            let mut sum = s.splat(0.0);
+            for ky in 0..3 {
+                let row = self.rows[ky].as_ptr().add(x * stride * channels + c);
+                for kx in 0..3 {
+                    let value = simd::load::<S, PARTIAL>(s, row.add(kx * dilation * channels), n);
+                    sum = s.mul_add(value, weights[ky][kx], sum);
+                }
+            }
+            self.finish::<S, PARTIAL>(s, c, n, x, sum);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<S: Simd, const PARTIAL: bool>(&mut self, s: S, c: usize, n: usize, x: usize, sum: S::V) {
+        // SAFETY: see `run`; the bias has a value a channel.
+        unsafe {
+            let mut sum = sum;
+            if let Some(RowEpilogue { bias, clamp }) = self.epilogue {
+                sum = s.add(sum, simd::load::<S, PARTIAL>(s, bias.as_ptr().add(c), n));
+                sum = s.clamp(sum, s.splat(clamp.low), s.splat(clamp.high));
+            }
+            let to = self.output.as_mut_ptr().add(x * self.geometry.channels + c);
+            simd::store::<S, PARTIAL>(s, to, sum, n);
+        }
+    }
+}
+
+/// Adds one output row's part of the filter's gradient:
+/// `grad[3·ky + kx][c] += Σₓ rows[ky][x·stride + kx·dilation][c] · d_output[x][c]`.
+///
+/// # Panics
+/// If a length does not fit `geometry`.
+pub fn accumulate_filter_gradient(
+    isa: Isa,
+    geometry: RowGeometry,
+    rows: [&[f32]; 3],
+    d_output: &[f32],
+    grad: &mut [f32],
+) {
+    geometry.check(&rows, grad.len(), d_output.len());
+    // SAFETY: the lengths are as `geometry` needs them.
+    unsafe { dispatch(isa, FilterGradient { geometry, rows, d_output, grad }) }
+}
+
+struct FilterGradient<'a> {
+    geometry: RowGeometry,
+    rows: [&'a [f32]; 3],
+    d_output: &'a [f32],
+    grad: &'a mut [f32],
+}
+
+impl Kernel for FilterGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(mut self, s: S) {
+        // SAFETY: `accumulate_filter_gradient` checked every length.
+        unsafe {
+            for_channel_blocks!(S, self.geometry.channels, |c, n, PARTIAL| {
+                self.channels::<S, PARTIAL>(s, c, n);
+            });
+        }
+    }
+}
+
+impl FilterGradient<'_> {
+    #[inline(always)]
+    unsafe fn channels<S: Simd, const PARTIAL: bool>(&mut self, s: S, c: usize, n: usize) {
+        // SAFETY: see `run`.
+        unsafe {
+            let RowGeometry { outputs, channels, stride, dilation } = self.geometry;
+            let grad = self.grad.as_mut_ptr().add(c);
+            let mut sums: [S::V; TAPS] =
+                std::array::from_fn(|tap| simd::load::<S, PARTIAL>(s, grad.add(tap * channels), n));
+            for x in 0..outputs {
+                let d = simd::load::<S, PARTIAL>(s, self.d_output.as_ptr().add(x * channels + c), n);
+                for ky in 0..3 {
+                    let row = self.rows[ky].as_ptr().add(x * stride * channels + c);
+                    for kx in 0..3 {
+                        let value = simd::load::<S, PARTIAL>(s, row.add(kx * dilation * channels), n);
+                        sums[3 * ky + kx] = s.mul_add(value, d, sums[3 * ky + kx]);
+                    }
+                }
+            }
+            for (tap, sum) in sums.into_iter().enumerate() {
+                simd::store::<S, PARTIAL>(s, grad.add(tap * channels), sum, n);
+            }
+        }
+    }
+}
+
+/// Rearranges a filter from `[channels][9]` (as weights are stored) to `[9][channels]`.
+///
+/// # Panics
+/// If a length is not 9 · `channels`.
+pub fn by_tap(filter: &[f32], channels: usize, out: &mut [f32]) {
+    assert!(filter.len() == TAPS * channels && out.len() == TAPS * channels);
+    for (channel, taps) in filter.chunks_exact(TAPS).enumerate() {
+        for (tap, &weight) in taps.iter().enumerate() {
+            out[tap * channels + channel] = weight;
+        }
+    }
+}
+
+/// Turns a filter `[9][channels]` by 180°: what [`convolve_row`] needs to carry gradients back.
+///
+/// # Panics
+/// If the lengths differ or are not 9 · `channels`.
+pub fn turned(filter: &[f32], channels: usize, out: &mut [f32]) {
+    assert!(filter.len() == TAPS * channels && out.len() == TAPS * channels);
+    for tap in 0..TAPS {
+        let from = (TAPS - 1 - tap) * channels;
+        out[tap * channels..][..channels].copy_from_slice(&filter[from..][..channels]);
+    }
+}

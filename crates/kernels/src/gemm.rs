@@ -1,0 +1,390 @@
+//! Matrix products: pointwise convolutions, the classifier, and (over [`crate::im2col`] patches)
+//! full convolutions, forward and backward.
+//!
+//! One register tile serves all of them. It walks `k` steps and reads, at each, a few scalars of
+//! A (one a tile row, at any stride) and two vectors of B:
+//!
+//! - [`gemm`] computes C = A·B with A row-major as the activations are (no packing) and B packed
+//!   into panels once ([`PackedB`]): forward (B = Wᵀ) and input gradient (B = W);
+//! - [`gemm_transposed_accumulate`] computes C += Aᵀ·B with both row-major: the weight gradient.
+
+use crate::activation::Clamp;
+use crate::isa::Isa;
+use crate::simd::{self, Kernel, Simd, TILE_VECTORS, dispatch};
+
+/// Steps of k that a tile walks at a time: a panel of B of this depth stays in the L1 cache.
+const K_BLOCK: usize = 384;
+
+/// A row-major matrix inside a slice; rows may be further apart than they are long.
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixRef<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    stride: usize,
+}
+
+impl<'a> MatrixRef<'a> {
+    /// `rows` × `columns`, row r at `data[r * stride..]`.
+    ///
+    /// # Panics
+    /// If `data` is too short or `stride` is less than `columns`.
+    pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        check(data.len(), rows, columns, stride);
+        Self { data, rows, columns, stride }
+    }
+}
+
+/// A row-major matrix to write, inside a slice.
+#[derive(Debug)]
+pub struct MatrixMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    columns: usize,
+    stride: usize,
+}
+
+impl<'a> MatrixMut<'a> {
+    /// `rows` × `columns`, row r at `data[r * stride..]`.
+    ///
+    /// # Panics
+    /// If `data` is too short or `stride` is less than `columns`.
+    pub fn new(data: &'a mut [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        check(data.len(), rows, columns, stride);
+        Self { data, rows, columns, stride }
+    }
+}
+
+fn check(len: usize, rows: usize, columns: usize, stride: usize) {
+    assert!(stride >= columns, "matrix stride {stride} is less than its {columns} columns");
+    assert!(
+        rows == 0 || (rows - 1) * stride + columns <= len,
+        "matrix of {rows} rows, {columns} columns, stride {stride} needs more than {len} values"
+    );
+}
+
+/// Columns of a tile.
+fn panel_width(isa: Isa) -> usize {
+    simd::lanes(isa) * TILE_VECTORS
+}
+
+/// The right-hand matrix `[k, n]`, rearranged into panels of a tile's width, each contiguous over
+/// k; columns beyond `n` are zero.
+#[derive(Clone, Debug)]
+pub struct PackedB {
+    data: Vec<f32>,
+    k: usize,
+    n: usize,
+    isa: Isa,
+}
+
+impl PackedB {
+    /// Room for a `k` × `n` matrix, to be filled by one of the `pack` methods.
+    pub fn new(isa: Isa, k: usize, n: usize) -> Self {
+        Self { data: vec![0.0; k * n.next_multiple_of(panel_width(isa))], k, n, isa }
+    }
+
+    /// B = source (row-major `[k, n]`).
+    ///
+    /// # Panics
+    /// If `source` is not k·n long.
+    pub fn pack(&mut self, source: &[f32]) {
+        assert_eq!(source.len(), self.k * self.n);
+        let (k, n, width) = (self.k, self.n, panel_width(self.isa));
+        for (panel, j) in self.data.chunks_exact_mut((k * width).max(1)).zip((0..n).step_by(width)) {
+            let used = width.min(n - j);
+            for (row, to) in panel.chunks_exact_mut(width).enumerate() {
+                to[..used].copy_from_slice(&source[row * n + j..][..used]);
+            }
+        }
+    }
+
+    /// B = sourceᵀ (row-major `[n, k]`): weights `[out, in]` for the forward product.
+    ///
+    /// # Panics
+    /// If `source` is not k·n long.
+    pub fn pack_transposed(&mut self, source: &[f32]) {
+        assert_eq!(source.len(), self.k * self.n);
+        let (k, n, width) = (self.k, self.n, panel_width(self.isa));
+        for (panel, j) in self.data.chunks_exact_mut((k * width).max(1)).zip((0..n).step_by(width)) {
+            for column in 0..width.min(n - j) {
+                let from = &source[(j + column) * k..][..k];
+                for (to, &value) in panel[column..].iter_mut().step_by(width).zip(from) {
+                    *to = value;
+                }
+            }
+        }
+    }
+
+    /// B[row, column] = value(row, column), for layouts that are neither.
+    pub fn pack_with(&mut self, value: impl Fn(usize, usize) -> f32) {
+        let (k, n, width) = (self.k, self.n, panel_width(self.isa));
+        for (panel, j) in self.data.chunks_exact_mut((k * width).max(1)).zip((0..n).step_by(width)) {
+            for (row, to) in panel.chunks_exact_mut(width).enumerate() {
+                for (column, to) in to.iter_mut().enumerate().take(width.min(n - j)) {
+                    *to = value(row, j + column);
+                }
+            }
+        }
+    }
+
+    /// Number of rows.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Number of columns.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+}
+
+/// What happens to a finished product before it is stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// Added to every row; as many values as B has columns.
+    pub bias: Option<&'a [f32]>,
+    /// Applied after the bias.
+    pub clamp: Option<Clamp>,
+}
+
+/// C = epilogue(A·B), for the columns of C: `first_column..first_column + c.columns` of B.
+///
+/// Each element is one sum over k in order (in blocks of k whose partial sums pass through C), so
+/// the bits of a row do not depend on how rows or columns are spread over calls, as long as
+/// `first_column` is a multiple of [`column_step`].
+///
+/// # Panics
+/// If shapes do not fit, or `first_column` is not a multiple of [`column_step`].
+pub fn gemm(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
+    let width = panel_width(b.isa);
+    assert_eq!(a.columns, b.k, "columns of A against rows of B");
+    assert_eq!(a.rows, c.rows, "rows of A against rows of C");
+    assert!(first_column.is_multiple_of(width) && first_column + c.columns <= b.n, "columns of C against B");
+    if let Some(bias) = epilogue.bias {
+        assert_eq!(bias.len(), b.n, "values of the bias against columns of B");
+    }
+    // SAFETY: the constructors of the matrices checked their extents; the panels from
+    // `first_column` on cover C's columns, and the bias covers them too.
+    unsafe { dispatch(b.isa, Gemm { a, b, first_column, c, epilogue }) }
+}
+
+/// Columns of B that share a panel: the granularity of [`gemm`]'s `first_column`.
+pub fn column_step(isa: Isa) -> usize {
+    panel_width(isa)
+}
+
+struct Gemm<'a> {
+    a: MatrixRef<'a>,
+    b: &'a PackedB,
+    first_column: usize,
+    c: MatrixMut<'a>,
+    epilogue: Epilogue<'a>,
+}
+
+impl Kernel for Gemm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let Self { a, b, first_column, c, epilogue } = self;
+        let c_data = c.data.as_mut_ptr();
+        let width = S::LANES * TILE_VECTORS;
+        let k_blocks = b.k.div_ceil(K_BLOCK).max(1);
+        for block in 0..k_blocks {
+            let k0 = block * K_BLOCK;
+            let steps = K_BLOCK.min(b.k - k0);
+            let last = block + 1 == k_blocks;
+            for j in (0..c.columns).step_by(width) {
+                let column = first_column + j;
+                let tile = Tile {
+                    steps,
+                    a_row: a.stride,
+                    a_step: 1,
+                    b_step: width,
+                    c_row: c.stride,
+                    columns: width.min(c.columns - j),
+                    accumulate: block > 0,
+                    bias: epilogue.bias.filter(|_| last).map(|bias| bias[column..].as_ptr()),
+                    clamp: epilogue.clamp.filter(|_| last),
+                };
+                // SAFETY: panel `column / width` holds k·width values from `column * k` on, of
+                // which k0..k0 + steps are read; A and C hold `rows` rows of their strides.
+                unsafe {
+                    let b = b.data.as_ptr().add(column * b.k + k0 * width);
+                    let a_start = a.data.as_ptr().wrapping_add(k0);
+                    let c_start = c_data.wrapping_add(j);
+                    tile.down::<S>(s, a.rows, a_start, b, c_start);
+                }
+            }
+        }
+    }
+}
+
+/// C += Aᵀ·B over the rows that A and B share: A is `[r, m]`, B `[r, n]`, C `[m, n]`.
+///
+/// Each element adds its r products in order, in registers, to what C holds.
+///
+/// # Panics
+/// If shapes do not fit, or B's stride is less than [`padded_stride`] asks for: whole tiles of
+/// B's columns are read (what lies beyond the columns does not influence the result).
+pub fn gemm_transposed_accumulate(isa: Isa, a: MatrixRef, b: MatrixRef, c: MatrixMut) {
+    assert_eq!(a.rows, b.rows, "rows of A against rows of B");
+    assert_eq!(a.columns, c.rows, "columns of A against rows of C");
+    assert_eq!(b.columns, c.columns, "columns of B against columns of C");
+    let readable = b.columns.next_multiple_of(panel_width(isa));
+    assert!(
+        b.stride >= readable && (b.rows == 0 || b.rows * b.stride <= b.data.len()),
+        "slack after B's rows"
+    );
+    // SAFETY: the constructors checked the extents, and the line above that whole tiles of B's
+    // columns can be read in every row.
+    unsafe { dispatch(isa, TransposedGemm { a, b, c }) }
+}
+
+/// The least row stride with which a matrix of `columns` may be the B of
+/// [`gemm_transposed_accumulate`]. It is odd in cache lines, so that the rows of a matrix whose
+/// width is a power of two do not fall on the same cache sets.
+pub fn padded_stride(isa: Isa, columns: usize) -> usize {
+    const LINE: usize = 16;
+    let lines = columns.next_multiple_of(panel_width(isa)).div_ceil(LINE);
+    (lines | 1) * LINE
+}
+
+struct TransposedGemm<'a> {
+    a: MatrixRef<'a>,
+    b: MatrixRef<'a>,
+    c: MatrixMut<'a>,
+}
+
+impl Kernel for TransposedGemm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let Self { a, b, c } = self;
+        let c_data = c.data.as_mut_ptr();
+        let width = S::LANES * TILE_VECTORS;
+        for j in (0..c.columns).step_by(width) {
+            let tile = Tile {
+                steps: a.rows,
+                a_row: 1,
+                a_step: a.stride,
+                b_step: b.stride,
+                c_row: c.stride,
+                columns: width.min(c.columns - j),
+                accumulate: true,
+                bias: None,
+                clamp: None,
+            };
+            // SAFETY: row r of A holds all tile rows' scalars, row r of B a whole tile from j on.
+            unsafe {
+                let b_start = b.data.as_ptr().wrapping_add(j);
+                let c_start = c_data.wrapping_add(j);
+                tile.down::<S>(s, c.rows, a.data.as_ptr(), b_start, c_start);
+            }
+        }
+    }
+}
+
+/// One register tile's walk: strides in values, and what to do at its end.
+#[derive(Clone, Copy)]
+struct Tile {
+    steps: usize,
+    a_row: usize,
+    a_step: usize,
+    b_step: usize,
+    c_row: usize,
+    /// Columns to store, at most a panel's.
+    columns: usize,
+    accumulate: bool,
+    bias: Option<*const f32>,
+    clamp: Option<Clamp>,
+}
+
+impl Tile {
+    /// Tiles for `rows` rows of C, one below the other: full ones, then smaller ones.
+    #[inline(always)]
+    unsafe fn down<S: Simd>(self, s: S, rows: usize, mut a: *const f32, b: *const f32, mut c: *mut f32) {
+        let narrow = self.columns <= S::LANES;
+        let mut left = rows;
+        macro_rules! walk {
+            ($($height:literal)*) => {$(
+                while $height <= S::TILE_ROWS && left >= $height {
+                    // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
+                    unsafe {
+                        if narrow {
+                            self.walk::<S, $height, 1>(s, a, b, c);
+                        } else {
+                            self.walk::<S, $height, TILE_VECTORS>(s, a, b, c);
+                        }
+                    }
+                    a = a.wrapping_add($height * self.a_row);
+                    c = c.wrapping_add($height * self.c_row);
+                    left -= $height;
+                }
+            )*};
+        }
+        walk!(14 8 6 4 2 1);
+    }
+
+    /// One tile of `ROWS` rows and `VECTORS` vectors of columns.
+    #[inline(always)]
+    unsafe fn walk<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        self,
+        s: S,
+        a: *const f32,
+        b: *const f32,
+        c: *mut f32,
+    ) {
+        // SAFETY: all addresses lie within the matrices whose extents the callers of `gemm` and
+        // `gemm_transposed_accumulate` checked; B is readable for whole tiles; C is touched for
+        // `columns` columns only.
+        unsafe {
+            let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
+            let (mut a_at, mut b_at) = (a, b);
+            for _ in 0..self.steps {
+                let columns: [S::V; VECTORS] = std::array::from_fn(|v| s.load(b_at.add(v * S::LANES)));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let scalar = s.splat(*a_at.add(row * self.a_row));
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum = s.mul_add(scalar, column, *sum);
+                    }
+                }
+                a_at = a_at.wrapping_add(self.a_step);
+                b_at = b_at.wrapping_add(self.b_step);
+            }
+            for (row, sums) in sums.into_iter().enumerate() {
+                for (v, sum) in sums.into_iter().enumerate() {
+                    let at = v * S::LANES;
+                    let n = self.columns.saturating_sub(at);
+                    let c = c.add(row * self.c_row + at);
+                    if n >= S::LANES {
+                        self.finish::<S, false>(s, sum, at, S::LANES, c);
+                    } else if n > 0 {
+                        self.finish::<S, true>(s, sum, at, n, c);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds what C holds and the bias, clamps, and stores one vector.
+    #[inline(always)]
+    unsafe fn finish<S: Simd, const PARTIAL: bool>(self, s: S, sum: S::V, at: usize, n: usize, c: *mut f32) {
+        // SAFETY: as in `walk`; the bias has a value for every column of C.
+        unsafe {
+            let mut sum = sum;
+            if self.accumulate {
+                sum = s.add(sum, simd::load::<S, PARTIAL>(s, c, n));
+            }
+            if let Some(bias) = self.bias {
+                sum = s.add(sum, simd::load::<S, PARTIAL>(s, bias.add(at), n));
+            }
+            if let Some(Clamp { low, high }) = self.clamp {
+                sum = s.clamp(sum, s.splat(low), s.splat(high));
+            }
+            simd::store::<S, PARTIAL>(s, c, sum, n);
+        }
+    }
+}

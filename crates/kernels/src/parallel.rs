@@ -1,0 +1,363 @@
+//! A small pool of threads for fork-join work on ranges of items.
+//!
+//! Work is cut into items by its shape, never by the number of threads; every item writes only its
+//! own part of the output. So results do not depend on which thread does what. Each thread starts
+//! on its own contiguous share (so that it finds in its cache what it wrote for the layer before)
+//! and then helps with the others'. Waiting threads spin for a moment before they sleep: between
+//! the layers of one network there are only microseconds.
+
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+/// Turns of the waiting loop before a worker sleeps: some 100 µs.
+const SPINS: u32 = 4096;
+
+/// A value alone on its cache lines (two, for the adjacent-line prefetcher).
+#[repr(align(128))]
+#[derive(Default)]
+struct Lone<T>(T);
+
+/// A job: a closure on the caller's stack, with its type erased.
+#[derive(Clone, Copy)]
+struct Job {
+    call: unsafe fn(*const (), usize),
+    data: *const (),
+}
+
+struct Shared {
+    job: UnsafeCell<Option<Job>>,
+    /// Counts jobs; a change publishes `job`.
+    epoch: Lone<AtomicUsize>,
+    /// Workers that have not finished the current job.
+    pending: Lone<AtomicUsize>,
+    asleep: Vec<Lone<AtomicBool>>,
+    stop: AtomicBool,
+    panicked: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+}
+
+// SAFETY: `job` is written by the caller of `run` only while no worker reads it (`pending` is 0),
+// and published by the release increment of `epoch`; its pointer is used only until `run` returns,
+// which waits for all workers. Everything else is atomic or behind a mutex.
+unsafe impl Sync for Shared {}
+// SAFETY: as above.
+unsafe impl Send for Shared {}
+
+/// Threads that run items of work side by side; the calling thread is one of them.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Next item of each thread's share.
+    cursors: Vec<Lone<AtomicUsize>>,
+    /// Held while a job runs: calls from several threads take turns.
+    turn: Mutex<()>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads()).finish()
+    }
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller's included; 0 is taken as 1.
+    ///
+    /// # Errors
+    /// If the system gives no more threads.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        let threads = threads.max(1);
+        let lone = || (0..threads).map(|_| Lone::default());
+        let shared = Arc::new(Shared {
+            job: UnsafeCell::new(None),
+            epoch: Lone::default(),
+            pending: Lone::default(),
+            asleep: lone().collect(),
+            stop: AtomicBool::new(false),
+            panicked: Mutex::new(None),
+        });
+        let mut pool = Self {
+            shared: shared.clone(),
+            workers: Vec::new(),
+            cursors: (0..threads).map(|_| Lone::default()).collect(),
+            turn: Mutex::new(()),
+        };
+        for worker in 1..threads {
+            let shared = shared.clone();
+            let handle = thread::Builder::new()
+                .name(format!("mobilenet-{worker}"))
+                .spawn(move || work(&shared, worker))?;
+            pool.workers.push(handle);
+        }
+        Ok(pool)
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.cursors.len()
+    }
+
+    /// Calls `f(item, scratch, part)` once for every item of `0..items`, each with its own part of
+    /// `parts` and with scratch that no other thread has at the time. Returns when all are done.
+    ///
+    /// # Panics
+    /// If `scratch` has fewer entries than there are threads, or if `f` panics (then after all
+    /// threads have stopped). `f` must not call `run` on the same pool.
+    pub fn run<S: Send, P: Parts>(
+        &self,
+        items: usize,
+        scratch: &mut [S],
+        parts: P,
+        f: impl Fn(usize, &mut S, P::Part) + Sync,
+    ) {
+        let threads = self.threads();
+        assert!(scratch.len() >= threads, "scratch for {threads} threads");
+        let scratch = chunks(&mut scratch[..threads], 1);
+        let share = |worker: usize| worker * items / threads;
+        let _turn = self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for (worker, cursor) in self.cursors.iter().enumerate() {
+            cursor.0.store(share(worker), Ordering::Relaxed);
+        }
+        let work = |worker: usize| {
+            // SAFETY: every thread calls this once, with its own number.
+            let mine = unsafe { &mut scratch.part(worker)[0] };
+            for owner in (worker..threads).chain(0..worker) {
+                let end = share(owner + 1);
+                loop {
+                    let item = self.cursors[owner].0.fetch_add(1, Ordering::Relaxed);
+                    if item >= end {
+                        break;
+                    }
+                    // SAFETY: the cursor gives every item to one thread, once.
+                    f(item, mine, unsafe { parts.part(item) });
+                }
+            }
+        };
+        self.fork_join(&work);
+    }
+
+    /// Calls `work(worker)` on every thread and waits for all.
+    fn fork_join<F: Fn(usize) + Sync>(&self, work: &F) {
+        unsafe fn call<F: Fn(usize) + Sync>(data: *const (), worker: usize) {
+            // SAFETY: `data` is the `work` of the `fork_join` that waits for this call.
+            unsafe { (*data.cast::<F>())(worker) }
+        }
+        let shared = &*self.shared;
+        if self.workers.is_empty() {
+            return work(0);
+        }
+        // SAFETY: no job runs (`turn` is held and the last job was waited for), so nobody reads.
+        unsafe { *shared.job.get() = Some(Job { call: call::<F>, data: std::ptr::from_ref(work).cast() }) };
+        shared.pending.0.store(self.workers.len(), Ordering::Relaxed);
+        shared.epoch.0.fetch_add(1, Ordering::SeqCst);
+        for (worker, handle) in (1..).zip(&self.workers) {
+            if shared.asleep[worker].0.swap(false, Ordering::SeqCst) {
+                handle.thread().unpark();
+            }
+        }
+        let own = catch_unwind(AssertUnwindSafe(|| work(0)));
+        let mut spins = 0;
+        while shared.pending.0.load(Ordering::Acquire) > 0 {
+            spins += 1;
+            if spins < SPINS {
+                std::hint::spin_loop();
+            } else {
+                thread::yield_now();
+            }
+        }
+        let other = shared.panicked.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(panic) = own.err().or(other) {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.epoch.0.fetch_add(1, Ordering::SeqCst);
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            // A worker catches what its jobs throw; there is nothing to learn from its end.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// The life of a worker.
+fn work(shared: &Shared, worker: usize) {
+    let mut seen = 0;
+    loop {
+        let mut spins = 0;
+        while shared.epoch.0.load(Ordering::SeqCst) == seen {
+            if spins < SPINS {
+                spins += 1;
+                std::hint::spin_loop();
+                continue;
+            }
+            shared.asleep[worker].0.store(true, Ordering::SeqCst);
+            // Looked at once more: a job published in between finds either `asleep` set (and
+            // unparks) or this worker awake.
+            if shared.epoch.0.load(Ordering::SeqCst) == seen {
+                thread::park();
+            }
+            shared.asleep[worker].0.store(false, Ordering::SeqCst);
+        }
+        seen = seen.wrapping_add(1);
+        if shared.stop.load(Ordering::SeqCst) {
+            return;
+        }
+        // SAFETY: the job was written before `epoch` changed and stays until `pending` is 0.
+        if let Some(job) = unsafe { *shared.job.get() } {
+            // SAFETY: the closure lives until `fork_join` returns, which waits for `pending`.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data, worker) })) {
+                *shared.panicked.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(panic);
+            }
+        }
+        shared.pending.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Something that falls into disjoint parts, one an item: [`chunks`] of a slice, or a tuple of such.
+///
+/// # Safety
+/// Different items' parts must not overlap.
+pub unsafe trait Parts: Sync {
+    /// One item's part.
+    type Part;
+
+    /// The part of `item`.
+    ///
+    /// # Safety
+    /// Must be called at most once for an item while its part is in use.
+    unsafe fn part(&self, item: usize) -> Self::Part;
+}
+
+/// A slice cut into pieces of equal size, the last one perhaps shorter; items beyond it get nothing.
+#[derive(Debug)]
+pub struct Chunks<'a, T> {
+    data: *mut T,
+    len: usize,
+    size: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+/// Cuts `slice` into pieces of `size`: item i owns `slice[i * size..(i + 1) * size]`.
+pub fn chunks<T>(slice: &mut [T], size: usize) -> Chunks<'_, T> {
+    Chunks { data: slice.as_mut_ptr(), len: slice.len(), size, slice: PhantomData }
+}
+
+// SAFETY: it hands out disjoint `&mut` parts of a slice that it borrows exclusively.
+unsafe impl<T: Send> Sync for Chunks<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Chunks<'_, T> {}
+
+// SAFETY: parts of different items are different ranges of one slice.
+unsafe impl<'a, T: Send> Parts for Chunks<'a, T> {
+    type Part = &'a mut [T];
+
+    unsafe fn part(&self, item: usize) -> &'a mut [T] {
+        let start = item.saturating_mul(self.size).min(self.len);
+        let end = start.saturating_add(self.size).min(self.len);
+        // SAFETY: start ≤ end ≤ len; the caller asks once an item, and ranges are disjoint.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), end - start) }
+    }
+}
+
+// SAFETY: there is nothing to overlap.
+unsafe impl Parts for () {
+    type Part = ();
+
+    unsafe fn part(&self, _: usize) {}
+}
+
+macro_rules! tuple_parts {
+    ($($name:ident)+) => {
+        // SAFETY: each member keeps its own promise.
+        unsafe impl<$($name: Parts),+> Parts for ($($name,)+) {
+            type Part = ($($name::Part,)+);
+
+            #[allow(non_snake_case)]
+            unsafe fn part(&self, item: usize) -> Self::Part {
+                let ($($name,)+) = self;
+                // SAFETY: the caller's promise, passed on.
+                unsafe { ($($name.part(item),)+) }
+            }
+        }
+    };
+}
+tuple_parts!(A B);
+tuple_parts!(A B C);
+tuple_parts!(A B C D);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_done_once_with_its_own_part() {
+        for threads in [1, 2, 3, 5] {
+            let pool = Pool::new(threads).unwrap();
+            let mut scratch = vec![0usize; threads];
+            for items in [0, 1, 2, 7, 100] {
+                let mut out = vec![0u32; items * 3];
+                let mut short = vec![0u32; (items * 2).saturating_sub(1)];
+                pool.run(
+                    items,
+                    &mut scratch,
+                    (chunks(&mut out, 3), chunks(&mut short, 2)),
+                    |item, count, (a, b)| {
+                        *count += 1;
+                        a.iter_mut().for_each(|x| *x += item as u32 + 1);
+                        b.iter_mut().for_each(|x| *x += 1);
+                    },
+                );
+                assert!(out.chunks(3).enumerate().all(|(i, part)| part == [i as u32 + 1; 3]));
+                assert!(short.iter().all(|&x| x == 1));
+            }
+            assert_eq!(scratch.iter().sum::<usize>(), 110);
+        }
+    }
+
+    #[test]
+    fn workers_wake_up_after_sleeping() {
+        let pool = Pool::new(2).unwrap();
+        for _ in 0..5 {
+            thread::sleep(std::time::Duration::from_millis(20));
+            let mut out = vec![0u8; 64];
+            pool.run(64, &mut [(), ()], chunks(&mut out, 1), |_, (), part| part[0] = 1);
+            assert!(out.iter().all(|&x| x == 1));
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(3).unwrap();
+        let run = |bad: usize| {
+            catch_unwind(AssertUnwindSafe(|| {
+                pool.run(30, &mut [(); 3], (), |item, (), ()| assert_ne!(item, bad, "bad item"));
+            }))
+        };
+        assert!(run(29).is_err());
+        assert!(run(0).is_err());
+        assert!(run(99).is_ok());
+    }
+
+    #[test]
+    fn calls_from_several_threads_take_turns() {
+        let pool = Pool::new(2).unwrap();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let mut out = [0u8; 16];
+                        pool.run(16, &mut [(), ()], chunks(&mut out, 1), |_, (), part| part[0] += 1);
+                        assert_eq!(out, [1; 16]);
+                    }
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,90 @@
+//! AVX2 with FMA: eight lanes, sixteen registers.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, Simd};
+
+/// Proof that AVX2 and FMA are present.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+/// # Safety
+/// AVX2 and FMA must be present, and the kernel's conditions hold.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise.
+    unsafe { kernel.run(Avx2) }
+}
+
+/// Sliding window over this gives a mask with the first n lanes set.
+static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[inline(always)]
+unsafe fn mask(n: usize) -> __m256i {
+    debug_assert!(n <= 8);
+    // SAFETY: n ≤ 8, so eight values from 8 − n on lie inside the table.
+    unsafe { _mm256_loadu_si256(MASK.as_ptr().add(8 - n).cast()) }
+}
+
+// SAFETY (of every block below): AVX2 and FMA are present where an `Avx2` exists, and pointers are
+// valid for the lanes touched, by the trait's contract; masked lanes are not touched.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Avx2 {
+    type V = __m256;
+    const LANES: usize = 8;
+    const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    unsafe fn splat(self, x: f32) -> Self::V {
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Self::V {
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, v: Self::V) {
+        unsafe { _mm256_storeu_ps(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_n(self, from: *const f32, n: usize) -> Self::V {
+        unsafe { _mm256_maskload_ps(from, mask(n)) }
+    }
+    #[inline(always)]
+    unsafe fn store_n(self, to: *mut f32, v: Self::V, n: usize) {
+        unsafe { _mm256_maskstore_ps(to, mask(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        unsafe { _mm256_fnmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn clamp(self, v: Self::V, low: Self::V, high: Self::V) -> Self::V {
+        // MAXPS and MINPS return their second operand when either is NaN.
+        unsafe { _mm256_min_ps(high, _mm256_max_ps(low, v)) }
+    }
+    #[inline(always)]
+    unsafe fn keep_inside(self, v: Self::V, x: Self::V, low: Self::V, high: Self::V) -> Self::V {
+        unsafe {
+            let above = _mm256_cmp_ps::<_CMP_GT_OQ>(x, low);
+            let below = _mm256_cmp_ps::<_CMP_LT_OQ>(x, high);
+            _mm256_and_ps(v, _mm256_and_ps(above, below))
+        }
+    }
+}

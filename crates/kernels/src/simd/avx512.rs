@@ -1,0 +1,86 @@
+//! AVX-512F: sixteen lanes, thirty-two registers, masks.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, Simd};
+
+/// Proof that AVX-512F is present.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512;
+
+/// # Safety
+/// AVX-512F must be present, and the kernel's conditions hold.
+#[target_feature(enable = "avx512f,avx2,fma")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise.
+    unsafe { kernel.run(Avx512) }
+}
+
+#[inline(always)]
+fn mask(n: usize) -> __mmask16 {
+    debug_assert!(n <= 16);
+    ((1u32 << n) - 1) as __mmask16
+}
+
+// SAFETY (of every block below): AVX-512F is present where an `Avx512` exists, and pointers are
+// valid for the lanes touched, by the trait's contract; masked lanes are not touched.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Avx512 {
+    type V = __m512;
+    const LANES: usize = 16;
+    const TILE_ROWS: usize = 14;
+
+    #[inline(always)]
+    unsafe fn splat(self, x: f32) -> Self::V {
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Self::V {
+        unsafe { _mm512_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, v: Self::V) {
+        unsafe { _mm512_storeu_ps(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_n(self, from: *const f32, n: usize) -> Self::V {
+        unsafe { _mm512_maskz_loadu_ps(mask(n), from) }
+    }
+    #[inline(always)]
+    unsafe fn store_n(self, to: *mut f32, v: Self::V, n: usize) {
+        unsafe { _mm512_mask_storeu_ps(to, mask(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        unsafe { _mm512_fnmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn clamp(self, v: Self::V, low: Self::V, high: Self::V) -> Self::V {
+        // VMAXPS and VMINPS return their second operand when either is NaN.
+        unsafe { _mm512_min_ps(high, _mm512_max_ps(low, v)) }
+    }
+    #[inline(always)]
+    unsafe fn keep_inside(self, v: Self::V, x: Self::V, low: Self::V, high: Self::V) -> Self::V {
+        unsafe {
+            let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, low);
+            let inside = _mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(above, x, high);
+            _mm512_maskz_mov_ps(inside, v)
+        }
+    }
+}

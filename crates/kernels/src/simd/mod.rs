@@ -1,0 +1,127 @@
+//! Vectors of f32, one implementation an instruction set, and the switch between them.
+//!
+//! A kernel is a value that implements [`Kernel`]: its `run` is generic over [`Simd`] and inlined
+//! into one function per instruction set that has the matching target features.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use crate::isa::{Isa, Kind};
+
+/// Operations on vectors of f32.
+///
+/// Every method is unsafe to call where the instruction set is absent; pointers must be valid for
+/// the lanes that are touched ([`Simd::LANES`], or `n` in the `_n` forms, with 0 < n < LANES).
+pub(crate) trait Simd: Copy {
+    /// A vector.
+    type V: Copy;
+    /// Number of f32 in a vector.
+    const LANES: usize;
+    /// Rows of a GEMM tile: with [`TILE_VECTORS`] columns of vectors it fills the registers.
+    const TILE_ROWS: usize;
+
+    unsafe fn splat(self, x: f32) -> Self::V;
+    unsafe fn load(self, from: *const f32) -> Self::V;
+    unsafe fn store(self, to: *mut f32, v: Self::V);
+    /// The first `n` lanes; the others are zero.
+    unsafe fn load_n(self, from: *const f32, n: usize) -> Self::V;
+    /// Writes the first `n` lanes only.
+    unsafe fn store_n(self, to: *mut f32, v: Self::V, n: usize);
+    unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a·b + c
+    unsafe fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// c − a·b
+    unsafe fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// min(max(v, low), high); NaN stays NaN.
+    unsafe fn clamp(self, v: Self::V, low: Self::V, high: Self::V) -> Self::V;
+    /// `v` in the lanes where low < x < high, else 0.
+    unsafe fn keep_inside(self, v: Self::V, x: Self::V, low: Self::V, high: Self::V) -> Self::V;
+}
+
+/// Vectors side by side in a GEMM tile.
+pub(crate) const TILE_VECTORS: usize = 2;
+
+/// The channels `c..c + LANES` of a row: all of them, or (`PARTIAL`) only the first `n`.
+///
+/// The loops over channels run the full form and then, for what is left, the partial one.
+#[inline(always)]
+pub(crate) unsafe fn load<S: Simd, const PARTIAL: bool>(s: S, from: *const f32, n: usize) -> S::V {
+    // SAFETY: the caller's promise, see the trait.
+    unsafe { if PARTIAL { s.load_n(from, n) } else { s.load(from) } }
+}
+
+/// The counterpart of [`load`].
+#[inline(always)]
+pub(crate) unsafe fn store<S: Simd, const PARTIAL: bool>(s: S, to: *mut f32, v: S::V, n: usize) {
+    // SAFETY: the caller's promise, see the trait.
+    unsafe { if PARTIAL { s.store_n(to, v, n) } else { s.store(to, v) } }
+}
+
+/// Calls `$block!(c, n, PARTIAL)` for every block of channels.
+macro_rules! for_channel_blocks {
+    ($s:ty, $channels:expr, |$c:ident, $n:ident, $partial:ident| $body:expr) => {{
+        let channels: usize = $channels;
+        let full = channels / <$s>::LANES * <$s>::LANES;
+        let mut $c = 0;
+        while $c < full {
+            let $n = <$s>::LANES;
+            const $partial: bool = false;
+            $body;
+            $c += $n;
+        }
+        if $c < channels {
+            let $n = channels - $c;
+            const $partial: bool = true;
+            $body;
+        }
+    }};
+}
+pub(crate) use for_channel_blocks;
+
+/// Work that is compiled once for each instruction set.
+pub(crate) trait Kernel {
+    /// What it returns.
+    type Output;
+
+    /// Does the work. Implementations are `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The instruction set of `s` must be present, and the kernel's own conditions hold.
+    unsafe fn run<S: Simd>(self, s: S) -> Self::Output;
+}
+
+/// Runs `kernel` with the vectors of `isa`.
+///
+/// # Safety
+/// The kernel's own conditions (lengths, pointers) must hold; that the instructions are present
+/// follows from `isa`.
+#[inline]
+pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    // SAFETY: an `Isa` other than portable exists only where detection found its features; the
+    // kernel's conditions are the caller's promise.
+    unsafe {
+        match isa.0 {
+            Kind::Portable => kernel.run(portable::Portable),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => avx2::run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => avx512::run(kernel),
+        }
+    }
+}
+
+/// Lanes of a vector of `isa`.
+pub(crate) fn lanes(isa: Isa) -> usize {
+    match isa.0 {
+        Kind::Portable => portable::Portable::LANES,
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => avx2::Avx2::LANES,
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => avx512::Avx512::LANES,
+    }
+}
