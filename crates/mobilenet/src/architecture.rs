@@ -69,6 +69,7 @@ impl std::str::FromStr for Body {
 
 /// A MobileNet v1, complete but for its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Architecture {
     /// What a block is made of.
     pub body: Body,
@@ -232,8 +233,8 @@ impl Architecture {
         if p.std.iter().any(|&v| v <= 0.0) {
             return wrong("preprocessing std", format!("{:?}", p.std), "values above 0");
         }
-        if !(p.crop_fraction > 0.0 && p.crop_fraction <= 1.0) {
-            return wrong("crop fraction", p.crop_fraction.to_string(), "a number above 0 and at most 1");
+        if !(0.25..=1.0).contains(&p.crop_fraction) {
+            return wrong("crop fraction", p.crop_fraction.to_string(), "0.25 to 1");
         }
         if self.thin(STEM_CHANNELS) == 0 {
             return wrong(
@@ -243,6 +244,15 @@ impl Architecture {
             );
         }
         Ok(())
+    }
+
+    /// The settings in which `other` differs, conventions and preprocessing included.
+    pub fn differences(&self, other: &Self) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        if let (Ok(ours), Ok(theirs)) = (serde_json::to_value(self), serde_json::to_value(other)) {
+            compare("", &ours, &theirs, &mut differences);
+        }
+        differences
     }
 
     /// Number of outputs: the classes, and the background class if there is one.
@@ -276,7 +286,7 @@ impl Architecture {
             shape: self.input_shape(),
             padding: self.conventions.padding,
         };
-        builder.push("conv_0".into(), Operator::Conv, self.thin(STEM_CHANNELS), self.stem_stride, 1);
+        builder.push("conv_0".into(), Operator::Conv, self.thin(STEM_CHANNELS), self.stem_stride, 1)?;
 
         let (mut total_stride, mut dilation) = (self.stem_stride, 1);
         let rows = BLOCKS
@@ -296,17 +306,55 @@ impl Architecture {
             };
             let channels = self.thin(channels);
             match self.body {
-                Body::Full => builder.push(format!("conv_{number}"), Operator::Conv, channels, stride, rate),
+                Body::Full => {
+                    builder.push(format!("conv_{number}"), Operator::Conv, channels, stride, rate)?
+                }
                 Body::Separable | Body::Shallow => {
                     let same = builder.shape.channels;
-                    builder.push(format!("depthwise_{number}"), Operator::Depthwise, same, stride, rate);
-                    builder.push(format!("pointwise_{number}"), Operator::Pointwise, channels, 1, 1);
+                    builder.push(format!("depthwise_{number}"), Operator::Depthwise, same, stride, rate)?;
+                    builder.push(format!("pointwise_{number}"), Operator::Pointwise, channels, 1, 1)?;
                 }
             }
         }
-        builder.push("pool".into(), Operator::GlobalPool, builder.shape.channels, 1, 1);
-        builder.push("classifier".into(), Operator::Classifier, self.outputs(), 1, 1);
+        builder.push("pool".into(), Operator::GlobalPool, builder.shape.channels, 1, 1)?;
+        builder.push("classifier".into(), Operator::Classifier, self.outputs(), 1, 1)?;
         Ok(builder.layers)
+    }
+}
+
+/// A setting in which two architectures differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Its name: `width_multiplier`, `conventions.padding` …
+    pub setting: String,
+    /// The one's value.
+    pub found: String,
+    /// The other's value.
+    pub expected: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: found {}, expected {}", self.setting, self.found, self.expected)
+    }
+}
+
+/// Collects the leaves in which two JSON values differ. Both come from one type, so they have the
+/// same keys.
+fn compare(
+    setting: &str,
+    found: &serde_json::Value,
+    expected: &serde_json::Value,
+    into: &mut Vec<Difference>,
+) {
+    if let (Some(ours), Some(theirs)) = (found.as_object(), expected.as_object()) {
+        for (key, value) in ours {
+            let setting = if setting.is_empty() { key.clone() } else { format!("{setting}.{key}") };
+            compare(&setting, value, &theirs[key], into);
+        }
+    } else if found != expected {
+        let (found, expected) = (found.to_string(), expected.to_string());
+        into.push(Difference { setting: setting.to_owned(), found, expected });
     }
 }
 
@@ -317,7 +365,14 @@ struct Builder {
 }
 
 impl Builder {
-    fn push(&mut self, name: String, operator: Operator, channels: usize, stride: usize, dilation: usize) {
+    fn push(
+        &mut self,
+        name: String,
+        operator: Operator,
+        channels: usize,
+        stride: usize,
+        dilation: usize,
+    ) -> Result<()> {
         let input = self.shape;
         let kernel = match operator {
             Operator::Conv | Operator::Depthwise => 3,
@@ -327,19 +382,35 @@ impl Builder {
         let (mut output, mut pads) = (Shape { channels, ..input }, Pads::default());
         match operator {
             Operator::Conv | Operator::Depthwise => {
-                (output.height, pads.top, pads.bottom) = pad(self.padding, input.height, stride, dilation);
-                (output.width, pads.left, pads.right) = pad(self.padding, input.width, stride, dilation);
+                // Keras pads its stem as TensorFlow does, and only the blocks in its own way.
+                let padding = match self.padding {
+                    Padding::Keras if self.layers.is_empty() => Padding::Same,
+                    padding => padding,
+                };
+                let axis = |size: usize| {
+                    pad(padding, size, stride, dilation).ok_or_else(|| Error::Architecture {
+                        what: "resolution",
+                        found: format!("a feature map of {size}×{size} pixels at {name}"),
+                        expected: "a resolution that leaves it 2×2 or more with Keras' padding; take a \
+                                   larger resolution or padding `same`"
+                            .into(),
+                    })
+                };
+                (output.height, pads.top, pads.bottom) = axis(input.height)?;
+                (output.width, pads.left, pads.right) = axis(input.width)?;
             }
             Operator::GlobalPool => (output.height, output.width) = (1, 1),
             Operator::Pointwise | Operator::Classifier => {}
         }
         self.layers.push(Layer { name, operator, input, output, kernel, stride, dilation, pads });
         self.shape = output;
+        Ok(())
     }
 }
 
-/// Output size and the pads before and after, along one axis of a 3×3 convolution.
-fn pad(padding: Padding, size: usize, stride: usize, dilation: usize) -> (usize, usize, usize) {
+/// Output size and the pads before and after, along one axis of a 3×3 convolution; none when the
+/// padded input is smaller than the filter's reach.
+fn pad(padding: Padding, size: usize, stride: usize, dilation: usize) -> Option<(usize, usize, usize)> {
     let reach = 2 * dilation + 1;
     let (before, after) = match padding {
         Padding::Fixed => (dilation, dilation),
@@ -349,5 +420,5 @@ fn pad(padding: Padding, size: usize, stride: usize, dilation: usize) -> (usize,
             (total / 2, total - total / 2)
         }
     };
-    ((size + before + after - reach) / stride + 1, before, after)
+    Some(((size + before + after).checked_sub(reach)? / stride + 1, before, after))
 }

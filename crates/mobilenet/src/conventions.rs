@@ -14,8 +14,8 @@ pub enum Padding {
     Fixed,
     /// TensorFlow's SAME: the output has ⌈input / stride⌉ pixels and the surplus pad is behind.
     Same,
-    /// Keras' MobileNet: at stride 2 no pixel before and one behind, at stride 1 SAME.
-    /// Equal to [`Padding::Same`] on even sizes.
+    /// Keras' MobileNet: in blocks of stride 2 no pixel before and one behind; SAME in the stem and
+    /// at stride 1. Equal to [`Padding::Same`] on even sizes.
     Keras,
 }
 
@@ -63,6 +63,7 @@ pub enum Interpolation {
 
 /// How a decoded image becomes the network's input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Preprocessing {
     /// Subtracted from each channel after scaling to `[0, 1]`; one value a channel.
     pub mean: Vec<f32>,
@@ -78,6 +79,7 @@ pub struct Preprocessing {
 
 /// Everything about a network that its rows of layers do not tell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Conventions {
     /// Padding of the 3×3 convolutions.
     pub padding: Padding,

@@ -5,9 +5,14 @@
 //! what a file holds.
 
 pub mod architecture;
+pub mod atomic_file;
 pub mod conventions;
+pub mod cost;
 pub mod error;
 pub mod executor;
+pub mod image;
+pub mod model;
+pub mod preprocess;
 pub mod rng;
 pub mod tensor;
 pub mod weights;
@@ -16,5 +21,6 @@ pub use architecture::{Architecture, Body};
 pub use conventions::{Conventions, Preset};
 pub use error::{Error, Result};
 pub use executor::{Executor, Parameter};
+pub use model::Model;
 pub use tensor::Tensor;
 pub use weights::{Role, TensorSpec, Weights};
