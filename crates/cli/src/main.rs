@@ -1,2 +1,76 @@
-//! The `mobilenet` command.
-fn main() {}
+//! The `mobilenet` command: a file a subcommand. Each turns its flags into checked settings
+//! (an error there exits with 2), then runs (an error there exits with 1).
+
+mod architecture_flags;
+mod completions;
+mod failure;
+mod json;
+mod model;
+mod style;
+mod summary;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::{Failure, Outcome};
+
+/// Train, evaluate, inspect, time and run MobileNet v1 image classifiers
+#[derive(Parser, Debug)]
+#[command(name = "mobilenet", version, styles = style::HELP, max_term_width = 100)]
+#[command(after_help = "Examples:
+  mobilenet train                                  # learn the built-in images of clothes
+  mobilenet train --data photos --out runs/photos  # a folder with a folder a class
+  mobilenet classify --model runs/photos cat.jpg
+  mobilenet summary --width 0.5 --resolution 160")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print one JSON value instead of text (keys: docs/cli-json.md)
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Summary(summary::Flags),
+    Completions(completions::Flags),
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Summary(_) => "summary",
+            Self::Completions(_) => "completions",
+        }
+    }
+
+    fn run(self, json: bool, out: &mut dyn Write) -> Outcome {
+        match self {
+            Self::Summary(flags) => summary::run(flags, json, out),
+            Self::Completions(flags) => completions::run(flags, json, out),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => {
+            // Also help and version, with status 0. A closed pipe is nobody's error.
+            let status = message.exit_code();
+            return match message.print() {
+                Ok(()) => ExitCode::from(u8::try_from(status).unwrap_or(2)),
+                Err(error) => Failure::from(error).report("help"),
+            };
+        }
+    };
+    let name = cli.command.name();
+    let mut out = anstream::stdout();
+    let outcome = cli.command.run(cli.json, &mut out).and_then(|()| Ok(out.flush()?));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(name),
+    }
+}
