@@ -14,8 +14,10 @@ pub enum OptimizerKind {
     #[default]
     Sgd,
     /// RMSprop, TensorFlow's semantics (the paper's optimizer).
+    #[serde(rename = "rmsprop", alias = "rms-prop")]
     RmsProp,
     /// AdamW (Loshchilov and Hutter 2019), PyTorch's semantics.
+    #[serde(rename = "adamw", alias = "adam-w")]
     AdamW,
 }
 
