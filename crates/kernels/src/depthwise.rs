@@ -14,6 +14,13 @@ use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
 /// Taps of the filter.
 pub const TAPS: usize = 9;
 
+/// A pixel stride that is odd in cache lines: with 512 channels and no gap, all the pixels that a
+/// filter touches would compete for two of the cache's sets.
+pub fn pixel_stride(channels: usize) -> usize {
+    const LINE: usize = 16;
+    if channels < 8 * LINE { channels } else { (channels.div_ceil(LINE) | 1) * LINE }
+}
+
 /// How a row of output pixels reads a padded row: output x, tap k reads pixel
 /// `x * stride + k * dilation`.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +29,9 @@ pub struct RowGeometry {
     pub outputs: usize,
     /// Channels of every pixel.
     pub channels: usize,
+    /// Values from one pixel of an input row to the next, at least `channels`: see
+    /// [`pixel_stride`]. Output pixels are contiguous.
+    pub pixel_stride: usize,
     /// Pixels between neighbouring outputs.
     pub stride: usize,
     /// Pixels between neighbouring taps.
@@ -34,10 +44,11 @@ impl RowGeometry {
         if self.outputs == 0 {
             return 0;
         }
-        ((self.outputs - 1) * self.stride + 2 * self.dilation + 1) * self.channels
+        ((self.outputs - 1) * self.stride + 2 * self.dilation) * self.pixel_stride + self.channels
     }
 
     fn check(&self, rows: &[&[f32]; 3], weights: usize, outputs: usize) {
+        assert!(self.pixel_stride >= self.channels && self.channels > 0, "pixel stride");
         for row in rows {
             assert!(
                 row.len() >= self.input_len(),
@@ -96,51 +107,60 @@ impl Kernel for ConvolveRow<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self, s: S) {
+        let RowGeometry { stride, dilation, .. } = self.geometry;
         // SAFETY: `convolve_row` checked every length.
         unsafe {
-            for_channel_blocks!(S, self.geometry.channels, |c, n, PARTIAL| {
-                if self.geometry.stride == 1 && self.geometry.dilation == 1 {
-                    self.channels::<S, PARTIAL, 4, 1>(s, c, n);
-                } else if self.geometry.stride == 2 && self.geometry.dilation == 1 {
-                    self.channels::<S, PARTIAL, 2, 2>(s, c, n);
-                } else {
-                    self.channels::<S, PARTIAL, 1, 0>(s, c, n);
-                }
-            });
+            match (stride, dilation) {
+                (1, 1) => self.row::<S, 4, 1>(s),
+                (2, 1) => self.row::<S, 2, 2>(s),
+                _ => self.row::<S, 0, 0>(s),
+            }
         }
     }
 }
 
 impl ConvolveRow<'_> {
-    /// One block of channels along the row: `GROUP` outputs at a time share what they load.
-    /// `STRIDE` 0 means that stride and dilation are only known at run time.
+    /// The row, `GROUP` outputs at a time, which share what they load; what is left, and everything
+    /// when `GROUP` is 0 (stride and dilation known at run time only), one at a time.
     #[inline(always)]
-    unsafe fn channels<S: Simd, const PARTIAL: bool, const GROUP: usize, const STRIDE: usize>(
-        &mut self,
-        s: S,
-        c: usize,
-        n: usize,
-    ) {
+    unsafe fn row<S: Simd, const GROUP: usize, const STRIDE: usize>(&mut self, s: S) {
+        let RowGeometry { outputs, channels, .. } = self.geometry;
+        let mut x = 0;
         // SAFETY: see `run`.
         unsafe {
-            let RowGeometry { outputs, channels, .. } = self.geometry;
-            let weights: [[S::V; 3]; 3] = std::array::from_fn(|ky| {
-                std::array::from_fn(|kx| {
-                    simd::load::<S, PARTIAL>(s, self.weights.as_ptr().add((3 * ky + kx) * channels + c), n)
-                })
-            });
-            let mut x = 0;
-            if STRIDE != 0 {
-                while x + GROUP <= outputs {
+            while GROUP > 0 && x + GROUP <= outputs {
+                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                    let weights = self.filter::<S, PARTIAL>(s, c, n);
                     self.group::<S, PARTIAL, GROUP, STRIDE>(s, c, n, x, &weights);
-                    x += GROUP;
-                }
+                });
+                x += GROUP;
+            }
+            while GROUP > 2 && x + 2 <= outputs {
+                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                    let weights = self.filter::<S, PARTIAL>(s, c, n);
+                    self.group::<S, PARTIAL, 2, STRIDE>(s, c, n, x, &weights);
+                });
+                x += 2;
             }
             while x < outputs {
-                self.single::<S, PARTIAL>(s, c, n, x, &weights);
+                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                    let weights = self.filter::<S, PARTIAL>(s, c, n);
+                    self.single::<S, PARTIAL>(s, c, n, x, &weights);
+                });
                 x += 1;
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn filter<S: Simd, const PARTIAL: bool>(&self, s: S, c: usize, n: usize) -> [[S::V; 3]; 3] {
+        let weights = self.weights.as_ptr().wrapping_add(c);
+        std::array::from_fn(|ky| {
+            std::array::from_fn(|kx| {
+                // SAFETY: see `run`.
+                unsafe { simd::load::<S, PARTIAL>(s, weights.add((3 * ky + kx) * self.geometry.channels), n) }
+            })
+        })
     }
 
     #[inline(always)]
@@ -154,12 +174,12 @@ impl ConvolveRow<'_> {
     ) {
         // SAFETY: see `run`; the last column that is read belongs to the group's last output.
         unsafe {
-            let channels = self.geometry.channels;
+            let pixel = self.geometry.pixel_stride;
             let mut sums = [s.splat(0.0); GROUP];
             for ky in 0..3 {
-                let row = self.rows[ky].as_ptr().add(x * STRIDE * channels + c);
+                let row = self.rows[ky].as_ptr().add(x * STRIDE * pixel + c);
                 for column in 0..(GROUP - 1) * STRIDE + 3 {
-                    let value = simd::load::<S, PARTIAL>(s, row.add(column * channels), n);
+                    let value = simd::load::<S, PARTIAL>(s, row.add(column * pixel), n);
                     for (output, sum) in sums.iter_mut().enumerate() {
                         if column >= output * STRIDE && column < output * STRIDE + 3 {
                             *sum = s.mul_add(value, weights[ky][column - output * STRIDE], *sum);
@@ -184,12 +204,12 @@ impl ConvolveRow<'_> {
     ) {
         // SAFETY: see `run`.
         unsafe {
-            let RowGeometry { channels, stride, dilation, .. } = self.geometry;
+            let RowGeometry { pixel_stride, stride, dilation, .. } = self.geometry;
             let mut sum = s.splat(0.0);
             for ky in 0..3 {
-                let row = self.rows[ky].as_ptr().add(x * stride * channels + c);
+                let row = self.rows[ky].as_ptr().add(x * stride * pixel_stride + c);
                 for kx in 0..3 {
-                    let value = simd::load::<S, PARTIAL>(s, row.add(kx * dilation * channels), n);
+                    let value = simd::load::<S, PARTIAL>(s, row.add(kx * dilation * pixel_stride), n);
                     sum = s.mul_add(value, weights[ky][kx], sum);
                 }
             }
@@ -241,36 +261,80 @@ impl Kernel for FilterGradient<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self, s: S) {
+        let RowGeometry { outputs, channels, stride, dilation, .. } = self.geometry;
         // SAFETY: `accumulate_filter_gradient` checked every length.
         unsafe {
-            for_channel_blocks!(S, self.geometry.channels, |c, n, PARTIAL| {
-                self.channels::<S, PARTIAL>(s, c, n);
-            });
+            for first in (0..outputs).step_by(SEGMENT) {
+                let end = outputs.min(first + SEGMENT);
+                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                    match (stride, dilation) {
+                        (1, 1) => self.segment::<S, PARTIAL, 2, 1>(s, c, n, first, end),
+                        (2, 1) => self.segment::<S, PARTIAL, 2, 2>(s, c, n, first, end),
+                        _ => self.segment::<S, PARTIAL, 0, 0>(s, c, n, first, end),
+                    }
+                });
+            }
         }
     }
 }
 
+/// Outputs whose inputs stay in the L1 cache while all channels of them are walked.
+const SEGMENT: usize = 16;
+
 impl FilterGradient<'_> {
+    /// The outputs `first..end` of one block of channels, `GROUP` at a time as in
+    /// [`ConvolveRow::row`]; the nine sums stay in registers.
     #[inline(always)]
-    unsafe fn channels<S: Simd, const PARTIAL: bool>(&mut self, s: S, c: usize, n: usize) {
-        // SAFETY: see `run`.
+    unsafe fn segment<S: Simd, const PARTIAL: bool, const GROUP: usize, const STRIDE: usize>(
+        &mut self,
+        s: S,
+        c: usize,
+        n: usize,
+        first: usize,
+        end: usize,
+    ) {
+        // SAFETY: see `run`; the last column that is read belongs to the last output.
         unsafe {
-            let RowGeometry { outputs, channels, stride, dilation } = self.geometry;
+            let RowGeometry { channels, pixel_stride, stride, dilation, .. } = self.geometry;
             let grad = self.grad.as_mut_ptr().add(c);
-            let mut sums: [S::V; TAPS] =
-                std::array::from_fn(|tap| simd::load::<S, PARTIAL>(s, grad.add(tap * channels), n));
-            for x in 0..outputs {
-                let d = simd::load::<S, PARTIAL>(s, self.d_output.as_ptr().add(x * channels + c), n);
+            let d_output = self.d_output.as_ptr().add(c);
+            let mut sums: [[S::V; 3]; 3] = std::array::from_fn(|ky| {
+                std::array::from_fn(|kx| simd::load::<S, PARTIAL>(s, grad.add((3 * ky + kx) * channels), n))
+            });
+            let mut x = first;
+            while GROUP > 0 && x + GROUP <= end {
+                let d: [S::V; GROUP] = std::array::from_fn(|output| {
+                    simd::load::<S, PARTIAL>(s, d_output.add((x + output) * channels), n)
+                });
                 for ky in 0..3 {
-                    let row = self.rows[ky].as_ptr().add(x * stride * channels + c);
-                    for kx in 0..3 {
-                        let value = simd::load::<S, PARTIAL>(s, row.add(kx * dilation * channels), n);
-                        sums[3 * ky + kx] = s.mul_add(value, d, sums[3 * ky + kx]);
+                    let row = self.rows[ky].as_ptr().add(x * STRIDE * pixel_stride + c);
+                    for column in 0..(GROUP.max(1) - 1) * STRIDE + 3 {
+                        let value = simd::load::<S, PARTIAL>(s, row.add(column * pixel_stride), n);
+                        for (output, &d) in d.iter().enumerate() {
+                            if column >= output * STRIDE && column < output * STRIDE + 3 {
+                                let kx = column - output * STRIDE;
+                                sums[ky][kx] = s.mul_add(value, d, sums[ky][kx]);
+                            }
+                        }
                     }
                 }
+                x += GROUP;
             }
-            for (tap, sum) in sums.into_iter().enumerate() {
-                simd::store::<S, PARTIAL>(s, grad.add(tap * channels), sum, n);
+            while x < end {
+                let d = simd::load::<S, PARTIAL>(s, d_output.add(x * channels), n);
+                for ky in 0..3 {
+                    let row = self.rows[ky].as_ptr().add(x * stride * pixel_stride + c);
+                    for kx in 0..3 {
+                        let value = simd::load::<S, PARTIAL>(s, row.add(kx * dilation * pixel_stride), n);
+                        sums[ky][kx] = s.mul_add(value, d, sums[ky][kx]);
+                    }
+                }
+                x += 1;
+            }
+            for (ky, sums) in sums.into_iter().enumerate() {
+                for (kx, sum) in sums.into_iter().enumerate() {
+                    simd::store::<S, PARTIAL>(s, grad.add((3 * ky + kx) * channels), sum, n);
+                }
             }
         }
     }

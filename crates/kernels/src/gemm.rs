@@ -8,8 +8,12 @@
 //!   into panels once ([`PackedB`]): forward (B = Wᵀ) and input gradient (B = W);
 //! - [`gemm_transposed_accumulate`] computes C += Aᵀ·B with both row-major: the weight gradient.
 
+use std::marker::PhantomData;
+
 use crate::activation::Clamp;
+use crate::buffer::Buffer;
 use crate::isa::Isa;
+use crate::parallel::Parts;
 use crate::simd::{self, Kernel, Simd, TILE_VECTORS, dispatch};
 
 /// Steps of k that a tile walks at a time: a panel of B of this depth stays in the L1 cache.
@@ -38,10 +42,11 @@ impl<'a> MatrixRef<'a> {
 /// A row-major matrix to write, inside a slice.
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
-    data: &'a mut [f32],
+    data: *mut f32,
     rows: usize,
     columns: usize,
     stride: usize,
+    slice: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> MatrixMut<'a> {
@@ -51,7 +56,46 @@ impl<'a> MatrixMut<'a> {
     /// If `data` is too short or `stride` is less than `columns`.
     pub fn new(data: &'a mut [f32], rows: usize, columns: usize, stride: usize) -> Self {
         check(data.len(), rows, columns, stride);
-        Self { data, rows, columns, stride }
+        Self { data: data.as_mut_ptr(), rows, columns, stride, slice: PhantomData }
+    }
+}
+
+/// A matrix cut into blocks of columns, so that several threads can write one each: the
+/// [`Parts`] of a product whose rows are too few to share out.
+#[derive(Debug)]
+pub struct ColumnBlocks<'a> {
+    data: *mut f32,
+    rows: usize,
+    columns: usize,
+    block: usize,
+    slice: PhantomData<&'a mut [f32]>,
+}
+
+/// Cuts the row-major matrix `data` of `columns` (without gaps) into blocks of `block` columns.
+///
+/// # Panics
+/// If `data` is not whole rows.
+pub fn column_blocks(data: &mut [f32], columns: usize, block: usize) -> ColumnBlocks<'_> {
+    assert!(columns > 0 && data.len().is_multiple_of(columns), "rows of {columns} columns");
+    ColumnBlocks { rows: data.len() / columns, data: data.as_mut_ptr(), columns, block, slice: PhantomData }
+}
+
+// SAFETY: it hands out matrices over disjoint columns of a slice that it borrows exclusively.
+unsafe impl Sync for ColumnBlocks<'_> {}
+
+// SAFETY: blocks of different items are different columns.
+unsafe impl<'a> Parts for ColumnBlocks<'a> {
+    type Part = MatrixMut<'a>;
+
+    unsafe fn part(&self, item: usize) -> MatrixMut<'a> {
+        let first = item.saturating_mul(self.block).min(self.columns);
+        MatrixMut {
+            data: self.data.wrapping_add(first),
+            rows: self.rows,
+            columns: self.block.min(self.columns - first),
+            stride: self.columns,
+            slice: PhantomData,
+        }
     }
 }
 
@@ -72,7 +116,7 @@ fn panel_width(isa: Isa) -> usize {
 /// k; columns beyond `n` are zero.
 #[derive(Clone, Debug)]
 pub struct PackedB {
-    data: Vec<f32>,
+    data: Buffer,
     k: usize,
     n: usize,
     isa: Isa,
@@ -81,7 +125,7 @@ pub struct PackedB {
 impl PackedB {
     /// Room for a `k` × `n` matrix, to be filled by one of the `pack` methods.
     pub fn new(isa: Isa, k: usize, n: usize) -> Self {
-        Self { data: vec![0.0; k * n.next_multiple_of(panel_width(isa))], k, n, isa }
+        Self { data: Buffer::zeros(k * n.next_multiple_of(panel_width(isa))), k, n, isa }
     }
 
     /// B = source (row-major `[k, n]`).
@@ -188,7 +232,7 @@ impl Kernel for Gemm<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
         let Self { a, b, first_column, c, epilogue } = self;
-        let c_data = c.data.as_mut_ptr();
+        let c_data = c.data;
         let width = S::LANES * TILE_VECTORS;
         let k_blocks = b.k.div_ceil(K_BLOCK).max(1);
         for block in 0..k_blocks {
@@ -263,7 +307,7 @@ impl Kernel for TransposedGemm<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
         let Self { a, b, c } = self;
-        let c_data = c.data.as_mut_ptr();
+        let c_data = c.data;
         let width = S::LANES * TILE_VECTORS;
         for j in (0..c.columns).step_by(width) {
             let tile = Tile {

@@ -9,6 +9,7 @@
 
 pub mod activation;
 pub mod batch_norm;
+pub mod buffer;
 pub mod depthwise;
 pub mod gemm;
 pub mod im2col;
@@ -19,4 +20,5 @@ pub mod pooling;
 mod simd;
 
 pub use activation::Clamp;
+pub use buffer::Buffer;
 pub use isa::Isa;
