@@ -47,7 +47,8 @@ pub enum WidthRounding {
 pub enum ResizeMode {
     /// The short edge to `resolution / crop_fraction`, then the centre crop.
     ShortEdge,
-    /// Both edges to `resolution`, without regard for the aspect ratio (Keras' loaders).
+    /// Both edges to `resolution / crop_fraction`, without regard for the aspect ratio, then the
+    /// centre crop (Keras' loaders with a crop fraction of 1, TF-slim's evaluation with 0.875).
     Squash,
 }
 
@@ -71,7 +72,7 @@ pub struct Preprocessing {
     pub std: Vec<f32>,
     /// How the image becomes square.
     pub resize: ResizeMode,
-    /// The share of the resized short edge that the centre crop keeps, in (0, 1].
+    /// The share of the resized short edge (or of both edges) that the centre crop keeps, 0.25 to 1.
     pub crop_fraction: f64,
     /// The resize filter.
     pub interpolation: Interpolation,
@@ -162,7 +163,7 @@ impl Preset {
             bn_momentum: 0.0003,
             background_class: true,
             dropout: 0.001,
-            preprocessing: half.clone(),
+            preprocessing: Preprocessing { resize: ResizeMode::Squash, ..half.clone() },
             ..reference.clone()
         };
         match self {
@@ -173,7 +174,7 @@ impl Preset {
                 bn_momentum: 0.01,
                 width_rounding: WidthRounding::Truncate,
                 background_class: false,
-                preprocessing: Preprocessing { resize: ResizeMode::Squash, crop_fraction: 1.0, ..half },
+                preprocessing: Preprocessing { crop_fraction: 1.0, ..tf_slim.preprocessing },
                 ..tf_slim
             },
             Self::Timm => Conventions {
@@ -182,7 +183,7 @@ impl Preset {
                 preprocessing: Preprocessing { interpolation: Interpolation::Bicubic, ..half },
                 ..reference
             },
-            Self::Hf => tf_slim,
+            Self::Hf => Conventions { preprocessing: half, ..tf_slim },
         }
     }
 }
