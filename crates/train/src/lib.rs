@@ -1,9 +1,11 @@
 //! Training and evaluation of MobileNet v1.
 
+pub mod ema;
 pub mod error;
 pub mod evaluation;
 pub mod loss;
 pub mod metrics;
+pub mod optimizer;
 pub mod recipe;
 pub mod schedule;
 pub mod trainer;

@@ -1,14 +1,18 @@
 //! A recipe: everything that a training run is told, as one TOML file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use mobilenet::Body;
 use mobilenet::conventions::{Activation, Interpolation, Padding, Preset, ResizeMode, WidthRounding};
+use mobilenet::error::nearest;
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
 
 /// Which optimizer changes the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// Stochastic gradient descent, PyTorch's semantics.
     #[default]
@@ -36,6 +40,32 @@ pub enum ScheduleKind {
     /// Up to `lr` and down again, each half a cosine (PyTorch's `OneCycleLR`).
     #[default]
     OneCycle,
+}
+
+impl ScheduleKind {
+    /// Every schedule, in the order in which help lists them.
+    pub const ALL: [Self; 5] = [Self::Constant, Self::Step, Self::Exponential, Self::Cosine, Self::OneCycle];
+
+    /// The name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Constant => "constant",
+            Self::Step => "step",
+            Self::Exponential => "exponential",
+            Self::Cosine => "cosine",
+            Self::OneCycle => "one-cycle",
+        }
+    }
+}
+
+impl FromStr for ScheduleKind {
+    type Err = mobilenet::Error;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.map(Self::name);
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        found.ok_or_else(|| mobilenet::Error::unknown_name("schedule", name, &known))
+    }
 }
 
 /// Everything that `train` takes. What is left out is chosen from the data; the run folder's
@@ -77,19 +107,19 @@ pub struct Recipe {
     /// The non-linearity.
     pub activation: Option<Activation>,
     /// Added to the variance in batch normalisation.
-    pub bn_epsilon: Option<f32>,
+    pub bn_epsilon: Option<f64>,
     /// Weight of the new batch in the running statistics.
-    pub bn_momentum: Option<f32>,
+    pub bn_momentum: Option<f64>,
     /// How thinned channel counts are rounded.
     pub width_rounding: Option<WidthRounding>,
     /// Whether output 0 is a background class.
     pub background_class: Option<bool>,
     /// Probability with which a pooled feature is dropped in training.
-    pub dropout: Option<f32>,
+    pub dropout: Option<f64>,
     /// Subtracted from each channel, on the scale 0 to 1.
-    pub mean: Option<Vec<f32>>,
+    pub mean: Option<Vec<f64>>,
     /// Divides each channel.
-    pub std: Option<Vec<f32>>,
+    pub std: Option<Vec<f64>>,
     /// How an image becomes square in evaluation.
     pub resize: Option<ResizeMode>,
     /// Share of the short edge that the centre crop keeps in evaluation.
@@ -175,4 +205,210 @@ pub struct Recipe {
     pub save_seconds: Option<f64>,
     /// Whether evaluation averages each image with its mirror image.
     pub tta: Option<bool>,
+}
+
+/// The first keys of a recipe file's sections, with their headings.
+const HEADINGS: [(&str, &str); 5] = [
+    ("data", "Data"),
+    ("body", "Network"),
+    ("epochs", "Optimization"),
+    ("flip", "Augmentation"),
+    ("seed", "Run"),
+];
+
+impl Recipe {
+    /// Reads a recipe file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not TOML, has an unknown key (the error names the
+    /// nearest) or a value of the wrong kind.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        Self::from_toml(&text, path)
+    }
+
+    /// Reads a recipe; `path` is for the errors.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn from_toml(text: &str, path: &Path) -> Result<Self> {
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
+            let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+            let problem = format!("{place}{}", explain(error.message()));
+            Error::Recipe { path: path.to_owned(), problem }
+        })
+    }
+
+    /// The recipe as a TOML file.
+    ///
+    /// # Errors
+    /// When a value cannot be written in TOML (a seed above 2⁶³ − 1, a path that is not Unicode).
+    pub fn to_toml(&self) -> Result<String> {
+        let body = toml::to_string(self).map_err(|error| Error::Recipe {
+            path: PathBuf::from("recipe.toml"),
+            problem: error.to_string(),
+        })?;
+        let mut text = String::new();
+        let mut headings = HEADINGS.iter();
+        let keys = Self::keys();
+        let position = |key: &str| keys.iter().position(|known| *known == key);
+        let mut next = headings.next();
+        for line in body.lines() {
+            let key = line.split_once(" = ").and_then(|(key, _)| position(key));
+            // The heading of the section that this key is in, if it is the first there.
+            let mut due = None;
+            while let (Some(key), Some((first, heading))) = (key, next) {
+                if position(first).is_some_and(|first| first > key) {
+                    break;
+                }
+                due = Some(heading);
+                next = headings.next();
+            }
+            if let Some(heading) = due {
+                let gap = if text.is_empty() { "" } else { "\n" };
+                text.push_str(&format!("{gap}# {heading}\n"));
+            }
+            text.push_str(line);
+            text.push('\n');
+        }
+        Ok(text)
+    }
+
+    /// This recipe, but with what `over` says where it says something (flags over a file).
+    #[must_use]
+    pub fn overlaid(&self, over: &Self) -> Self {
+        let (Ok(serde_json::Value::Object(mut merged)), Ok(serde_json::Value::Object(over))) =
+            (serde_json::to_value(self), serde_json::to_value(over))
+        else {
+            return over.clone();
+        };
+        merged.extend(over.into_iter().filter(|(_, value)| !value.is_null()));
+        serde_json::from_value(serde_json::Value::Object(merged)).unwrap_or_else(|_| self.clone())
+    }
+
+    /// Every key that a recipe file may have, in order.
+    pub fn keys() -> Vec<&'static str> {
+        // Deserialising an unknown key makes serde list the known ones.
+        struct Keys(Vec<&'static str>);
+        impl<'de> serde::Deserializer<'de> for &mut Keys {
+            type Error = serde::de::value::Error;
+
+            fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+                Err(serde::de::Error::custom("only structs have keys"))
+            }
+
+            fn deserialize_struct<V: serde::de::Visitor<'de>>(
+                self,
+                _: &'static str,
+                fields: &'static [&'static str],
+                visitor: V,
+            ) -> Result<V::Value, Self::Error> {
+                self.0 = fields.to_vec();
+                self.deserialize_any(visitor)
+            }
+
+            serde::forward_to_deserialize_any! {
+                bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option
+                unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier
+                ignored_any
+            }
+        }
+        let mut keys = Keys(Vec::new());
+        let _ = Self::deserialize(&mut keys);
+        keys.0
+    }
+}
+
+/// Makes serde's message about an unknown name one for people: with the nearest, not all of them.
+fn explain(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let what = match message {
+        m if m.starts_with("unknown field") => "key",
+        m if m.starts_with("unknown variant") => "value",
+        _ => return message.to_owned(),
+    };
+    let found = quoted.next().unwrap_or_default();
+    let known: Vec<&str> = quoted.collect();
+    match nearest(&found.replace('-', "_"), &known).or_else(|| nearest(found, &known)) {
+        Some(near) => format!("unknown {what} `{found}`; did you mean `{near}`?"),
+        None => format!("unknown {what} `{found}`; known: {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Recipe> {
+        Recipe::from_toml(text, Path::new("my.toml"))
+    }
+
+    #[test]
+    fn unknown_keys_and_values_name_the_nearest() {
+        let message = read("epochs = 3\nlabel_smothing = 0.1").unwrap_err().to_string();
+        assert_eq!(message, "my.toml: line 2: unknown key `label_smothing`; did you mean `label_smoothing`?");
+        let message = read("stem-stride = 1").unwrap_err().to_string();
+        assert!(message.ends_with("did you mean `stem_stride`?"), "{message}");
+        let message = read("schedule = \"cosin\"").unwrap_err().to_string();
+        assert!(message.ends_with("unknown value `cosin`; did you mean `cosine`?"), "{message}");
+        let message = read("body = \"zzzzzzzzz\"").unwrap_err().to_string();
+        assert!(message.ends_with("known: separable, full, shallow"), "{message}");
+        let message = read("epochs = \"many\"").unwrap_err().to_string();
+        assert!(message.starts_with("my.toml: line 1: ") && message.contains("string"), "{message}");
+        assert!(read("epochs =").unwrap_err().to_string().starts_with("my.toml: line 1: "));
+        let missing = Recipe::load(Path::new("/no/such/recipe.toml")).unwrap_err().to_string();
+        assert!(missing.starts_with("/no/such/recipe.toml: cannot read: "), "{missing}");
+    }
+
+    #[test]
+    fn names_on_the_command_line_are_those_in_files() {
+        for kind in OptimizerKind::ALL {
+            assert_eq!(read(&format!("optimizer = \"{}\"", kind.name())).unwrap().optimizer, Some(kind));
+            assert_eq!(kind.name().parse::<OptimizerKind>().unwrap(), kind);
+        }
+        for kind in ScheduleKind::ALL {
+            assert_eq!(read(&format!("schedule = \"{}\"", kind.name())).unwrap().schedule, Some(kind));
+            assert_eq!(kind.name().parse::<ScheduleKind>().unwrap(), kind);
+        }
+        assert!("rmsprp".parse::<OptimizerKind>().unwrap_err().to_string().contains("`rmsprop`"));
+    }
+
+    #[test]
+    fn a_written_recipe_reads_back_the_same() {
+        let recipe = Recipe {
+            data: Some("my data/träning".into()),
+            width: Some(0.25),
+            mean: Some(vec![0.1, 0.2, 0.3]),
+            epochs: Some(7),
+            lr: Some(0.1 + 0.2),
+            schedule: Some(ScheduleKind::OneCycle),
+            flip: Some(true),
+            seed: Some(9),
+            ..Recipe::default()
+        };
+        let text = recipe.to_toml().unwrap();
+        assert_eq!(read(&text).unwrap(), recipe);
+        let headings: Vec<_> = text.lines().filter(|line| line.starts_with('#')).collect();
+        assert_eq!(headings, ["# Data", "# Network", "# Optimization", "# Augmentation", "# Run"]);
+        assert!(Recipe { seed: Some(u64::MAX), ..Recipe::default() }.to_toml().is_err());
+    }
+
+    #[test]
+    fn flags_go_over_a_file() {
+        let file = Recipe { epochs: Some(3), lr: Some(0.5), flip: Some(true), ..Recipe::default() };
+        let flags = Recipe { lr: Some(0.1), flip: Some(false), seed: Some(u64::MAX), ..Recipe::default() };
+        let both = file.overlaid(&flags);
+        assert_eq!((both.epochs, both.lr, both.flip), (Some(3), Some(0.1), Some(false)));
+        assert_eq!(both.seed, Some(u64::MAX));
+    }
+
+    #[test]
+    fn keys_are_the_fields() {
+        let keys = Recipe::keys();
+        assert!(keys.contains(&"label_smoothing") && keys[0] == "data");
+        for (first, _) in HEADINGS {
+            assert!(keys.contains(&first));
+        }
+    }
 }
