@@ -11,7 +11,7 @@ pub enum Padding {
     Fixed,
     /// TensorFlow's SAME.
     Same,
-    /// One pixel below and to the right at stride 2, SAME at stride 1.
+    /// One pixel below and to the right in blocks of stride 2, SAME in the stem and at stride 1.
     Keras,
 }
 
@@ -85,6 +85,10 @@ pub fn mobilenet(settings: &Settings<'_>) -> Network {
         let kernel = if operator == Operator::Pointwise { 1 } else { 3 };
         let (before, after) = match operator {
             Operator::Pointwise => (0, 0),
+            // Keras pads the stem as TensorFlow does.
+            Operator::Conv if layers.is_empty() && settings.padding == Padding::Keras => {
+                pads(Padding::Same, size, stride, dilation)
+            }
             Operator::Conv | Operator::Depthwise => pads(settings.padding, size, stride, dilation),
         };
         let pads = Pads { top: before, bottom: after, left: before, right: after };
