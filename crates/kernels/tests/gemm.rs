@@ -1,0 +1,244 @@
+//! Matrix products against the f64 oracle.
+
+mod support;
+
+use mobilenet_kernels::gemm::{
+    Epilogue, MatrixMut, MatrixRef, PackedB, column_blocks, column_step, gemm, gemm_transposed_accumulate,
+    padded_stride,
+};
+use mobilenet_kernels::parallel::Pool;
+use mobilenet_kernels::{Clamp, Isa};
+use mobilenet_reference::{activation, dense, magnitudes, widen};
+use proptest::prelude::*;
+use support::{CHANNELS, Random, SENTINEL, assert_within, on_every_isa, with_gaps, without_gaps};
+
+/// More rows than two of the tallest tiles have.
+const ROWS: std::ops::RangeInclusive<usize> = 1..=29;
+
+/// Which epilogue a product ends with.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Plain,
+    Bias,
+    Clamped,
+}
+
+fn epilogue(end: End, bias: &[f32]) -> Epilogue<'_> {
+    // Narrow enough that both ends are met.
+    let clamp = Clamp { low: 0.0, high: 0.75 };
+    match end {
+        End::Plain => Epilogue::default(),
+        End::Bias => Epilogue { bias: Some(bias), clamp: None },
+        End::Clamped => Epilogue { bias: Some(bias), clamp: Some(clamp) },
+    }
+}
+
+/// One product, with gaps between the rows of A and C, against the oracle.
+fn check_product(isa: Isa, rows: usize, k: usize, n: usize, end: End, seed: u64) {
+    let what = format!("{} {rows}x{k}x{n} {end:?}", isa.name());
+    let mut random = Random(seed);
+    let (a, weight, bias) = (random.values(rows * k), random.values(n * k), random.values(n));
+    let (a_stride, c_stride) = (k + seed as usize % 3, n + seed as usize % 5);
+    let spread = with_gaps(&a, k, a_stride, f32::NAN);
+
+    let mut packed = PackedB::new(isa, k, n);
+    packed.pack_transposed(&weight);
+    let mut c = vec![SENTINEL; rows * c_stride];
+    gemm(
+        MatrixRef::new(&spread, rows, k, a_stride),
+        &packed,
+        0,
+        MatrixMut::new(&mut c, rows, n, c_stride),
+        epilogue(end, &bias),
+    );
+    let found = without_gaps(&c, rows, n, c_stride);
+
+    let bias = if matches!(end, End::Plain) { vec![0.0; n] } else { widen(&bias) };
+    let (a, weight) = (widen(&a), widen(&weight));
+    let mut exact = dense::linear(&a, &weight, &bias, k);
+    let magnitude = dense::linear(&magnitudes(&a), &magnitudes(&weight), &magnitudes(&bias), k);
+    if matches!(end, End::Clamped) {
+        // Clamping brings values nearer, never further apart.
+        exact = activation::relu(&exact, Some(0.75));
+    }
+    // Each product and addition rounds once at most; the bias is one term more, and so is each
+    // partial sum that passes through C.
+    assert_within(&what, &found, &exact, &magnitude, k + k.div_ceil(384) + 3);
+}
+
+#[test]
+fn tile_edges() {
+    on_every_isa(|isa| {
+        for rows in ROWS {
+            for (i, n) in CHANNELS.into_iter().enumerate() {
+                let k = CHANNELS[(i * 7 + rows) % CHANNELS.len()];
+                let end = [End::Plain, End::Bias, End::Clamped][(rows + i) % 3];
+                check_product(isa, rows, k, n, end, (rows * 100 + n) as u64);
+            }
+        }
+    });
+}
+
+#[test]
+fn long_sums_cross_blocks() {
+    on_every_isa(|isa| {
+        for k in [383, 384, 385, 767, 768, 769, 1024, 2000] {
+            for (rows, n) in [(1, 1), (7, 17), (15, 33)] {
+                for end in [End::Plain, End::Bias, End::Clamped] {
+                    check_product(isa, rows, k, n, end, k as u64);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn empty_products_are_the_bias() {
+    on_every_isa(|isa| {
+        let packed = PackedB::new(isa, 0, 5);
+        let bias = [1.0, -2.0, 3.0, -4.0, 5.0];
+        let mut c = [SENTINEL; 10];
+        let end = Epilogue { bias: Some(&bias), clamp: None };
+        gemm(MatrixRef::new(&[], 2, 0, 0), &packed, 0, MatrixMut::new(&mut c, 2, 5, 5), end);
+        assert_eq!(c, [1.0, -2.0, 3.0, -4.0, 5.0, 1.0, -2.0, 3.0, -4.0, 5.0]);
+        let mut none = [SENTINEL; 5];
+        gemm(MatrixRef::new(&[], 0, 0, 0), &packed, 0, MatrixMut::new(&mut none, 0, 5, 5), end);
+        assert_eq!(none, [SENTINEL; 5]);
+    });
+}
+
+#[test]
+fn the_three_ways_to_pack_agree() {
+    on_every_isa(|isa| {
+        for (k, n) in [(1, 1), (3, 17), (9, 8), (20, 33)] {
+            let mut random = Random(3);
+            let (a, b) = (random.values(4 * k), random.values(k * n));
+            let transposed: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
+            let product = |packed: &PackedB| {
+                assert_eq!((packed.k(), packed.n()), (k, n));
+                let mut c = vec![0.0; 4 * n];
+                let out = MatrixMut::new(&mut c, 4, n, n);
+                gemm(MatrixRef::new(&a, 4, k, k), packed, 0, out, Epilogue::default());
+                c
+            };
+            let mut packed = PackedB::new(isa, k, n);
+            packed.pack(&b);
+            let plain = product(&packed);
+            packed.pack_transposed(&transposed);
+            assert_eq!(product(&packed), plain);
+            packed.pack_with(|row, column| b[row * n + column]);
+            assert_eq!(product(&packed), plain);
+        }
+    });
+}
+
+#[test]
+fn bits_do_not_depend_on_how_the_work_is_cut() {
+    on_every_isa(|isa| {
+        let (rows, k, n) = (29, 700, 70);
+        let mut random = Random(4);
+        let (a, b, bias) = (random.values(rows * k), random.values(k * n), random.values(n));
+        let mut packed = PackedB::new(isa, k, n);
+        packed.pack(&b);
+        let end = epilogue(End::Clamped, &bias);
+        let mut whole = vec![0.0; rows * n];
+        gemm(MatrixRef::new(&a, rows, k, k), &packed, 0, MatrixMut::new(&mut whole, rows, n, n), end);
+
+        for cut in 1..rows {
+            let mut parts = vec![0.0; rows * n];
+            let (above, below) = parts.split_at_mut(cut * n);
+            gemm(MatrixRef::new(&a, cut, k, k), &packed, 0, MatrixMut::new(above, cut, n, n), end);
+            let rest = MatrixRef::new(&a[cut * k..], rows - cut, k, k);
+            gemm(rest, &packed, 0, MatrixMut::new(below, rows - cut, n, n), end);
+            assert!(parts == whole, "{} cut after row {cut}", isa.name());
+        }
+
+        for threads in [1, 3] {
+            let pool = Pool::new(threads).unwrap();
+            let block = column_step(isa);
+            let mut parts = vec![0.0; rows * n];
+            let mut scratch = vec![(); threads];
+            pool.run(n.div_ceil(block), &mut scratch, column_blocks(&mut parts, n, block), |item, (), c| {
+                gemm(MatrixRef::new(&a, rows, k, k), &packed, item * block, c, end);
+            });
+            assert!(parts == whole, "{} in blocks of columns", isa.name());
+        }
+    });
+}
+
+/// C += Aᵀ·B, with NaN in B's slack and gaps between the rows of C.
+fn check_transposed(isa: Isa, rows: usize, m: usize, n: usize, seed: u64) {
+    let what = format!("{} transposed {rows}x{m}x{n}", isa.name());
+    let mut random = Random(seed);
+    let (a, b, before) = (random.values(rows * m), random.values(rows * n), random.values(m * n));
+    let (a_stride, c_stride) = (m + seed as usize % 3, n + seed as usize % 4);
+    let b_stride = padded_stride(isa, n) + seed as usize % 2 * 16;
+    assert!(b_stride >= n);
+    let spread_a = with_gaps(&a, m, a_stride, f32::NAN);
+    let spread_b = with_gaps(&b, n, b_stride, f32::NAN);
+    let mut c = with_gaps(&before, n, c_stride, SENTINEL);
+    gemm_transposed_accumulate(
+        isa,
+        MatrixRef::new(&spread_a, rows, m, a_stride),
+        MatrixRef::new(&spread_b, rows, n, b_stride),
+        MatrixMut::new(&mut c, m, n, c_stride),
+    );
+    let found = without_gaps(&c, m, n, c_stride);
+
+    let (a, b, before) = (widen(&a), widen(&b), widen(&before));
+    // The gradient of a weight [out, in] from x [rows, in] and d [rows, out].
+    let mut exact = dense::pointwise_d_weight(&b, &a, n, m);
+    let mut magnitude = dense::pointwise_d_weight(&magnitudes(&b), &magnitudes(&a), n, m);
+    for ((exact, magnitude), before) in exact.iter_mut().zip(&mut magnitude).zip(before) {
+        *exact += before;
+        *magnitude += before.abs();
+    }
+    assert_within(&what, &found, &exact, &magnitude, rows + 3);
+}
+
+#[test]
+fn transposed_products() {
+    on_every_isa(|isa| {
+        for m in ROWS {
+            for (i, n) in CHANNELS.into_iter().enumerate() {
+                check_transposed(isa, 1 + (m * 5 + i * 3) % 40, m, n, (m * 100 + n) as u64);
+            }
+        }
+        check_transposed(isa, 1000, 33, 17, 7);
+    });
+}
+
+#[test]
+fn transposed_products_refuse_rows_without_slack() {
+    on_every_isa(|isa| {
+        let values = vec![0.0; 64];
+        let mut c = vec![0.0; 3];
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            gemm_transposed_accumulate(
+                isa,
+                MatrixRef::new(&values, 2, 1, 1),
+                MatrixRef::new(&values, 2, 3, 3),
+                MatrixMut::new(&mut c, 1, 3, 3),
+            );
+        }));
+        assert!(panic.is_err(), "{} read beyond the rows of B", isa.name());
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_product(rows in 0usize..40, k in 1usize..500, n in 1usize..80, end in 0usize..3, seed: u64) {
+        for isa in Isa::available() {
+            check_product(isa, rows, k, n, [End::Plain, End::Bias, End::Clamped][end], seed >> 1);
+        }
+    }
+
+    #[test]
+    fn any_transposed_product(rows in 1usize..300, m in 1usize..40, n in 1usize..80, seed: u64) {
+        for isa in Isa::available() {
+            check_transposed(isa, rows, m, n, seed >> 1);
+        }
+    }
+}
