@@ -30,14 +30,9 @@ pub enum Error {
         /// What is wrong, with the line and the nearest known key.
         problem: String,
     },
-    /// A data set cannot be used.
-    #[error("{}: {problem}", path.display())]
-    Data {
-        /// The file or folder.
-        path: PathBuf,
-        /// What is wrong with it, and what to do about it.
-        problem: String,
-    },
+    /// A data set cannot be used, or an image of it cannot be read.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
     /// A run folder cannot be made, opened or written.
     #[error("{}: {problem}", path.display())]
     Run {

@@ -1,5 +1,7 @@
 //! Softmax cross-entropy: the loss, its gradient, and how many answers are right.
 
+use std::cmp::Ordering;
+
 use mobilenet::{Architecture, Tensor};
 
 use crate::error::{Error, Result};
@@ -24,6 +26,16 @@ pub struct Loss {
     pub d_logits: Tensor,
     /// Number of images whose likeliest class is the right one.
     pub correct: usize,
+}
+
+impl Loss {
+    /// Divides the gradient by the number of batches whose gradients are added up for one step.
+    pub fn divide_gradient(&mut self, batches: usize) {
+        if batches > 1 {
+            let share = 1.0 / batches as f32;
+            self.d_logits.data_mut().iter_mut().for_each(|d| *d *= share);
+        }
+    }
 }
 
 impl CrossEntropy {
@@ -108,14 +120,16 @@ pub fn softmax(logits: &[f32], probabilities: &mut [f64]) -> f64 {
 /// How many entries of `scores` come before `index` when sorted from the largest on; equal
 /// scores sort by index. The right answer is in the top k when its rank is below k. A score that
 /// is not a number never counts as right.
-pub fn rank(scores: &[f32], index: usize) -> usize {
-    let own = scores[index];
-    if own.is_nan() {
+pub fn rank<T: PartialOrd>(scores: &[T], index: usize) -> usize {
+    let own = &scores[index];
+    if own.partial_cmp(own).is_none() {
         return scores.len();
     }
-    let before = scores[..index].iter().filter(|&&s| s >= own || s.is_nan()).count();
-    let behind = scores[index + 1..].iter().filter(|&&s| s > own || s.is_nan()).count();
-    before + behind
+    let order = |score: &T| score.partial_cmp(own);
+    let before = scores[..index].iter().filter(|score| order(score) != Some(Ordering::Less)).count();
+    let behind =
+        scores[index + 1..].iter().filter(|score| matches!(order(score), Some(Ordering::Greater) | None));
+    before + behind.count()
 }
 
 #[cfg(test)]

@@ -25,6 +25,30 @@ pub enum OptimizerKind {
     AdamW,
 }
 
+impl OptimizerKind {
+    /// Every optimizer, in the order in which help lists them.
+    pub const ALL: [Self; 3] = [Self::Sgd, Self::RmsProp, Self::AdamW];
+
+    /// The name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sgd => "sgd",
+            Self::RmsProp => "rmsprop",
+            Self::AdamW => "adamw",
+        }
+    }
+}
+
+impl FromStr for OptimizerKind {
+    type Err = mobilenet::Error;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.map(Self::name);
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        found.ok_or_else(|| mobilenet::Error::unknown_name("optimizer", name, &known))
+    }
+}
+
 /// How the learning rate changes over the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
