@@ -4,7 +4,8 @@
 //! grey, CMYK), PNG, GIF (first frame), BMP, WebP and TIFF are read; EXIF orientation is applied,
 //! transparency is laid over white, 16-bit channels become 8-bit.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -146,22 +147,35 @@ pub fn probe_bytes(bytes: &[u8], name: &Path, limits: &DecodeLimits) -> Result<I
     guarded(name, || {
         let (format, mut decoder) = open(bytes, limits)?;
         structure::check(format, bytes)?;
-        let (width, height) = decoder.dimensions();
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let turned = matches!(
-            orientation,
-            Orientation::Rotate90
-                | Orientation::Rotate270
-                | Orientation::Rotate90FlipH
-                | Orientation::Rotate270FlipH
-        );
-        let (width, height) = if turned { (height, width) } else { (width, height) };
-        let grey = !decoder.color_type().has_color();
+        let info = info(&mut decoder);
         if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP) {
             DynamicImage::from_decoder(decoder).map_err(|e| describe(format, &e))?;
         }
-        Ok(ImageInfo { width: width as usize, height: height as usize, grey })
+        Ok(info)
     })
+}
+
+/// Reads at most `bytes` from the start of the file at `path` and of them only the header; an
+/// image that passes may be cut short. Errors as in [`decode_bytes`], and if the header is longer.
+pub fn probe_header(path: &Path, bytes: u64, limits: &DecodeLimits) -> Result<ImageInfo> {
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(Error::io(path, "read"))?;
+    file.take(bytes).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
+    guarded(path, || open(&start, limits).map(|(_, mut decoder)| info(&mut decoder)))
+}
+
+fn info(decoder: &mut impl ImageDecoder) -> ImageInfo {
+    let (width, height) = decoder.dimensions();
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let turned = matches!(
+        orientation,
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
+    );
+    let (width, height) = if turned { (height, width) } else { (width, height) };
+    ImageInfo { width: width as usize, height: height as usize, grey: !decoder.color_type().has_color() }
 }
 
 /// [`probe_bytes`] on the file at `path`.

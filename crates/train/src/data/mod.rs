@@ -12,13 +12,23 @@ use mobilenet::image::{DecodeLimits, Image};
 mod augment;
 mod cache;
 mod colour;
+mod embedded;
 mod error;
+mod files;
+mod idx;
+mod list;
 mod loader;
+mod open;
+mod statistics;
+mod subset;
 
 pub use augment::{Augmentation, PadMode, RandomResizedCrop};
 pub use colour::ColourJitter;
 pub use error::{DataError, Result};
+pub use files::list_images;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Throughput};
+pub use open::{Opened, open, open_for_evaluation};
+pub use statistics::{Statistics, class_counts, statistics, typical_size};
 
 /// Labelled images, addressed by index.
 pub trait Dataset: Send + Sync {
