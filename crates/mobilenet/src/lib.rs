@@ -8,6 +8,7 @@ pub mod architecture;
 pub mod atomic_file;
 pub mod conventions;
 pub mod cost;
+pub mod cpu;
 pub mod error;
 pub mod executor;
 pub mod image;

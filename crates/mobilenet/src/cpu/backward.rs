@@ -1,0 +1,483 @@
+//! The backward pass.
+//!
+//! Going back through a layer needs two sums over the whole batch (batch normalisation's), so they
+//! are taken by whoever makes the gradient of the layer's activated output. Then one pass over the
+//! layer's pixels does everything while it is in the cache: gradient of the raw output, gradient of
+//! the input, share of the filter's gradient, and the sums that the layer before needs.
+
+use mobilenet_kernels::batch_norm::{self, Correction, GradientSums, Normalisation};
+use mobilenet_kernels::depthwise::{self, RowGeometry};
+use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::parallel::chunks;
+use mobilenet_kernels::{im2col, pooling};
+
+use super::forward::{State, padded_row_len, product, ring_rows};
+use super::rows::{Ring, Source, chunk_pixels, row_geometry, windows};
+use super::{Conv, CpuExecutor, Engine, Stored};
+use crate::architecture::{Layer, Operator};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// One layer's gradients on the way back.
+struct Step<'a> {
+    layer: &'a Layer,
+    batch: usize,
+    /// How this layer was normalised and activated.
+    normalisation: Normalisation<'a>,
+    correction: Correction<'a>,
+    /// This layer's raw output.
+    z: &'a [f32],
+    /// Gradient of this layer's activated output.
+    d_output: &'a [f32],
+    /// What this layer read.
+    source: Source<'a>,
+    /// How the layer before was normalised; none for the first layer, which has no input gradient.
+    before: Option<Normalisation<'a>>,
+}
+
+impl Step<'_> {
+    /// Gradient of the raw output at `pixels` (over the batch), in rows `stride` apart.
+    fn d_raw(&self, pixels: std::ops::Range<usize>, output: &mut [f32], stride: usize) {
+        let channels = self.layer.output.channels;
+        let range = pixels.start * channels..pixels.end * channels;
+        let (d, z) = (&self.d_output[range.clone()], &self.z[range]);
+        batch_norm::backward(self.source.isa, self.normalisation, self.correction, d, z, output, stride);
+    }
+}
+
+/// Pieces that the pixels or images of a batch are cut into, each with a partial filter gradient of
+/// `len` values: fewer where those would take much memory.
+fn pieces(most: usize, len: usize) -> usize {
+    const MEMORY: usize = 16 << 20;
+    let fit = (MEMORY / len.max(1)).clamp(4, 16);
+    fit.min(most).max(1)
+}
+
+impl CpuExecutor {
+    pub(super) fn run_backward(&mut self, d_logits: &Tensor) -> Result<()> {
+        let batch = std::mem::take(&mut self.training.batch);
+        let expected = [batch, self.classifier.outputs];
+        if batch == 0 || d_logits.shape() != expected {
+            return Err(Error::Input {
+                what: "gradient of the logits".into(),
+                expected: if batch == 0 {
+                    "a call of forward before each backward".into()
+                } else {
+                    format!("{expected:?}, as the last forward's logits")
+                },
+                found: format!("{:?}", d_logits.shape()),
+            });
+        }
+        self.ensure_gradients();
+        self.classifier_backward(d_logits.data(), batch);
+
+        let Self { engine, convs, parameters, training, .. } = self;
+        let images_len = batch * self.architecture.input_shape().len();
+        let [mut current, mut next] = std::mem::take(&mut training.gradients);
+        for index in (0..convs.len()).rev() {
+            let (earlier, rest) = training.states.split_at(index);
+            let state = &rest[0];
+            let conv = &convs[index];
+            let layer = &conv.layer;
+            let pixels = batch * layer.output.pixels();
+            let (offset, slope) = normalisation_gradients(parameters, conv, state, &training.sums[0], pixels);
+            let step = Step {
+                layer,
+                batch,
+                normalisation: state.normalisation(engine.clamp),
+                correction: Correction { offset: &offset, slope: &slope },
+                z: &state.z[..batch * layer.output.len()],
+                d_output: &current[..batch * layer.output.len()],
+                source: match earlier.last() {
+                    Some(previous) => previous.source(engine, &convs[index - 1].layer, batch),
+                    None => Source {
+                        isa: engine.isa,
+                        values: &training.images[..images_len],
+                        shape: layer.input,
+                        affine: None,
+                        clamp: engine.clamp,
+                    },
+                },
+                before: earlier.last().map(|previous| previous.normalisation(engine.clamp)),
+            };
+            let Stored { value, grad, .. } = &mut parameters[conv.weight];
+            let d_input = match step.before {
+                Some(_) => next.at_least(batch * layer.input.len()),
+                None => &mut [],
+            };
+            let memory = (&mut training.partials, &mut training.sums);
+            let items = match layer.operator {
+                Operator::Depthwise => depthwise_backward(engine, &step, value, grad, d_input, memory),
+                Operator::Pointwise => pointwise_backward(engine, &step, value, grad, d_input, memory),
+                _ => conv_backward(engine, &step, value, grad, d_input, memory),
+            };
+            merge_sums(&mut training.sums, items);
+            std::mem::swap(&mut current, &mut next);
+        }
+        training.gradients = [current, next];
+        Ok(())
+    }
+
+    /// Back through classifier, dropout and pool; takes the sums for the last convolution.
+    fn classifier_backward(&mut self, d_logits: &[f32], batch: usize) {
+        let Self { engine, convs, classifier, parameters, training, .. } = self;
+        let isa = engine.isa;
+        let (features, outputs) = (classifier.features, classifier.outputs);
+        let stride = gemm::padded_stride(isa, features);
+
+        for (grad, index) in parameters[classifier.bias].grad.iter_mut().zip(0..) {
+            let sum: f64 = d_logits.iter().skip(index).step_by(outputs).map(|&d| f64::from(d)).sum();
+            *grad += sum as f32;
+        }
+        let Stored { value, grad, .. } = &mut parameters[classifier.weight];
+        let block = 64;
+        let pooled = &training.pooled[..batch * stride];
+        let parts = chunks(grad, block * features);
+        engine.pool.run(outputs.div_ceil(block), &mut engine.scratch, parts, |item, _, grad| {
+            let rows = grad.len() / features;
+            let d = MatrixRef::new(&d_logits[item * block..], batch, rows, outputs);
+            let pooled = MatrixRef::new(pooled, batch, features, stride);
+            gemm::gemm_transposed_accumulate(isa, d, pooled, MatrixMut::new(grad, rows, features, features));
+        });
+        let mut packed = PackedB::new(isa, outputs, features);
+        packed.pack(value);
+        let mut d_pooled = vec![0.0; batch * features];
+        product(engine, d_logits, outputs, batch, &packed, &mut d_pooled, Epilogue::default());
+        for (d, kept) in d_pooled.iter_mut().zip(&training.kept) {
+            *d *= kept;
+        }
+
+        let (Some(state), Some(conv)) = (training.states.last(), convs.last()) else { return };
+        let shape = conv.layer.output;
+        let normalisation = state.normalisation(engine.clamp);
+        let d_images = training.gradients[0].at_least(batch * shape.len());
+        let sums = reset(&mut training.sums, batch, features);
+        let parts = (chunks(d_images, shape.len()), chunks(sums, 1));
+        engine.pool.run(batch, &mut engine.scratch, parts, |image, _, (d_image, sums)| {
+            pooling::global_average_backward(&d_pooled[image * features..][..features], d_image);
+            let z = &state.z[image * shape.len()..][..shape.len()];
+            add_sums(&mut sums[0], engine.isa, normalisation, d_image, z);
+        });
+        merge_sums(&mut training.sums, batch);
+    }
+}
+
+/// Makes `items` empty sums over `channels`.
+fn reset(sums: &mut Vec<GradientSums>, items: usize, channels: usize) -> &mut [GradientSums] {
+    sums.clear();
+    sums.resize_with(items, || GradientSums::new(channels));
+    sums
+}
+
+/// Adds the sums of all items to the first one's, in order.
+fn merge_sums(sums: &mut [GradientSums], items: usize) {
+    if let Some((first, others)) = sums[..items].split_first_mut() {
+        for other in others {
+            first.merge(other);
+        }
+    }
+}
+
+/// Takes the sums of any number of pixels, a few hundred at a time.
+fn add_sums(
+    sums: &mut GradientSums,
+    isa: mobilenet_kernels::Isa,
+    layer: Normalisation,
+    d: &[f32],
+    z: &[f32],
+) {
+    let together = 256 * layer.mean.len();
+    for (d, z) in d.chunks(together).zip(z.chunks(together)) {
+        sums.add_rows(isa, layer, d, z);
+    }
+}
+
+/// Adds the gradients of γ and β and returns the correction's offset and slope.
+fn normalisation_gradients(
+    parameters: &mut [Stored],
+    conv: &Conv,
+    state: &State,
+    sums: &GradientSums,
+    pixels: usize,
+) -> (Vec<f32>, Vec<f32>) {
+    let count = pixels as f64;
+    let (mut offset, mut slope) = (Vec::new(), Vec::new());
+    for (c, (&d, &d_deviation)) in sums.d().iter().zip(sums.d_deviation()).enumerate() {
+        let (scale, inv_std) = (f64::from(state.scale[c]), f64::from(state.inv_std[c]));
+        parameters[conv.gamma].grad[c] += (d_deviation * inv_std) as f32;
+        parameters[conv.beta].grad[c] += d as f32;
+        offset.push((scale * d / count) as f32);
+        slope.push((scale * d_deviation * inv_std * inv_std / count) as f32);
+    }
+    (offset, slope)
+}
+
+/// Adds the items' partial gradients to `grad`, in the order of the items.
+fn merge_partials(engine: &mut Engine, partials: &[f32], grad: &mut [f32]) {
+    let len = grad.len();
+    let block = 16 * 1024;
+    engine.pool.run(len.div_ceil(block), &mut engine.scratch, chunks(grad, block), |item, _, grad| {
+        for partial in partials.chunks_exact(len) {
+            for (sum, value) in grad.iter_mut().zip(&partial[item * block..]) {
+                *sum += value;
+            }
+        }
+    });
+}
+
+type Memory<'a> = (&'a mut mobilenet_kernels::Buffer, &'a mut Vec<GradientSums>);
+
+fn pointwise_backward(
+    engine: &mut Engine,
+    step: &Step,
+    weight: &[f32],
+    grad: &mut [f32],
+    d_input: &mut [f32],
+    (partials, sums): Memory,
+) -> usize {
+    let isa = engine.isa;
+    let (inputs, outputs) = (step.layer.input.channels, step.layer.output.channels);
+    let mut packed = PackedB::new(isa, outputs, inputs);
+    packed.pack(weight);
+    let (input_stride, output_stride) = (gemm::padded_stride(isa, inputs), gemm::padded_stride(isa, outputs));
+    let pixels = step.batch * step.layer.output.pixels();
+    let chunk = chunk_pixels(input_stride + output_stride);
+    let wanted = pieces(pixels.div_ceil(chunk), weight.len());
+    let per_item = pixels.div_ceil(wanted).next_multiple_of(chunk);
+    let items = pixels.div_ceil(per_item);
+    let partials = &mut partials.at_least(items * weight.len())[..items * weight.len()];
+    let parts = (
+        chunks(d_input, per_item * inputs),
+        chunks(partials, weight.len()),
+        chunks(reset(sums, items, inputs), 1),
+    );
+    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (d_input, partial, sums)| {
+        partial.fill(0.0);
+        let input = scratch.input.at_least(chunk * input_stride);
+        let d_raw = scratch.gradient.at_least(chunk * output_stride);
+        for (index, d_input) in d_input.chunks_mut(chunk * inputs).enumerate() {
+            let first = item * per_item + index * chunk;
+            let rows = d_input.len() / inputs;
+            let range = first..first + rows;
+            step.d_raw(range.clone(), d_raw, output_stride);
+            let d = MatrixRef::new(d_raw, rows, outputs, output_stride);
+            gemm::gemm(d, &packed, 0, MatrixMut::new(d_input, rows, inputs, inputs), Epilogue::default());
+            if let Some(before) = step.before {
+                sums[0].add_rows(isa, before, d_input, step.source.raw(range.clone()));
+            }
+            step.source.load(range, input, input_stride);
+            let a = MatrixRef::new(input, rows, inputs, input_stride);
+            gemm::gemm_transposed_accumulate(isa, d, a, MatrixMut::new(partial, outputs, inputs, inputs));
+        }
+    });
+    merge_partials(engine, partials, grad);
+    items
+}
+
+fn depthwise_backward(
+    engine: &mut Engine,
+    step: &Step,
+    weight: &[f32],
+    grad: &mut [f32],
+    d_input: &mut [f32],
+    (partials, sums): Memory,
+) -> usize {
+    let isa = engine.isa;
+    let layer = step.layer;
+    let geometry = row_geometry(layer);
+    let (channels, pixel) = (geometry.channels, geometry.pixel_stride);
+    let mut taps = vec![0.0; weight.len()];
+    let mut turned = vec![0.0; weight.len()];
+    depthwise::by_tap(weight, channels, &mut taps);
+    depthwise::turned(&taps, channels, &mut turned);
+    let batch = step.batch;
+    let partials = &mut partials.at_least(batch * weight.len())[..batch * weight.len()];
+    let parts = (
+        chunks(d_input, layer.input.len()),
+        chunks(partials, weight.len()),
+        chunks(reset(sums, batch, channels), 1),
+    );
+    let input_row = padded_row_len(layer);
+    let gradient = GradientRows::new(layer, pixel);
+    let geometry_back = RowGeometry { outputs: layer.input.width, stride: 1, ..geometry };
+    engine.pool.run(batch, &mut engine.scratch, parts, |image, scratch, (d_input, partial, sums)| {
+        partial.fill(0.0);
+        let source = step.source.image(image);
+        // Filter: this layer's input rows against the gradient of its raw output.
+        let memory = scratch.input.at_least(Ring::memory(input_row, layer.dilation));
+        let mut inputs =
+            Ring::new(memory, input_row, layer.pads.left * pixel, layer.dilation, layer.input.height);
+        let out_width = layer.output.width;
+        let d_image = scratch.output.at_least(layer.output.len());
+        let first = image * layer.output.pixels();
+        step.d_raw(first..first + layer.output.pixels(), d_image, channels);
+        for (y, d_row) in d_image.chunks_exact(out_width * channels).enumerate() {
+            let at = ring_rows(layer, y);
+            inputs.advance(at[2], |row, pixels| {
+                let width = layer.input.width;
+                source.load(row * width..(row + 1) * width, pixels, pixel);
+            });
+            depthwise::accumulate_filter_gradient(
+                isa,
+                geometry,
+                at.map(|row| inputs.row(row)),
+                d_row,
+                partial,
+            );
+        }
+        // Input: the turned filter over rows of gradients.
+        let memory = scratch.gradient.at_least(Ring::memory(gradient.row_len, layer.dilation));
+        let mut gradients =
+            Ring::new(memory, gradient.row_len, gradient.left, layer.dilation, gradient.height);
+        for (y, d_row) in d_input.chunks_exact_mut(layer.input.width * channels).enumerate() {
+            let at = gradient.rows(y);
+            gradients.advance(at[2], |row, pixels| gradient.spread(row, d_image, pixels));
+            depthwise::convolve_row(
+                isa,
+                geometry_back,
+                at.map(|row| gradients.row(row)),
+                &turned,
+                None,
+                d_row,
+            );
+        }
+        if let Some(before) = step.before {
+            add_sums(&mut sums[0], isa, before, d_input, source.raw(0..layer.input.pixels()));
+        }
+    });
+    let mut by_tap = vec![0.0; weight.len()];
+    merge_partials(engine, partials, &mut by_tap);
+    for (channel, grad) in grad.chunks_exact_mut(depthwise::TAPS).enumerate() {
+        for (tap, grad) in grad.iter_mut().enumerate() {
+            *grad += by_tap[tap * channels + channel];
+        }
+    }
+    batch
+}
+
+/// A depthwise layer's output gradient, spread out by its stride (zeros in between) and padded, so
+/// that the gradient of the input is a convolution of stride 1 with the turned filter.
+struct GradientRows<'a> {
+    layer: &'a Layer,
+    pixel: usize,
+    row_len: usize,
+    left: usize,
+    height: usize,
+    top: isize,
+}
+
+impl<'a> GradientRows<'a> {
+    fn new(layer: &'a Layer, pixel: usize) -> Self {
+        let reach = 2 * layer.dilation;
+        Self {
+            layer,
+            pixel,
+            row_len: (layer.input.width + reach) * pixel,
+            left: (reach - layer.pads.left) * pixel,
+            height: (layer.output.height - 1) * layer.stride + 1,
+            top: (reach - layer.pads.top) as isize,
+        }
+    }
+
+    /// The three spread rows that input row `y` needs.
+    fn rows(&self, y: usize) -> [isize; 3] {
+        [0, 1, 2].map(|k| y as isize - self.top + (k * self.layer.dilation) as isize)
+    }
+
+    /// Writes spread row `row`.
+    fn spread(&self, row: usize, d_image: &[f32], pixels: &mut [f32]) {
+        let (stride, channels) = (self.layer.stride, self.layer.output.channels);
+        let width = self.layer.output.width;
+        let step = stride * self.pixel;
+        if !row.is_multiple_of(stride) {
+            for pixel in pixels.chunks_mut(step).take(width) {
+                pixel[..channels].fill(0.0);
+            }
+            return;
+        }
+        let d_row = &d_image[row / stride * width * channels..][..width * channels];
+        for (pixel, d) in pixels.chunks_mut(step).zip(d_row.chunks_exact(channels)) {
+            pixel[..channels].copy_from_slice(d);
+        }
+    }
+}
+
+fn conv_backward(
+    engine: &mut Engine,
+    step: &Step,
+    weight: &[f32],
+    grad: &mut [f32],
+    d_input: &mut [f32],
+    (partials, sums): Memory,
+) -> usize {
+    let isa = engine.isa;
+    let layer = step.layer;
+    let windows = windows(layer);
+    let (inputs, outputs) = (layer.input.channels, layer.output.channels);
+    let patch = windows.patch_len();
+    let packed = step.before.map(|_| pack_conv_back(engine, layer, weight));
+    let (patch_stride, output_stride) = (gemm::padded_stride(isa, patch), gemm::padded_stride(isa, outputs));
+    let chunk = chunk_pixels(patch_stride + output_stride);
+    let wanted = pieces(step.batch, weight.len());
+    let per_item = step.batch.div_ceil(wanted);
+    let items = step.batch.div_ceil(per_item);
+    let partials = &mut partials.at_least(items * weight.len())[..items * weight.len()];
+    let parts = (
+        chunks(d_input, per_item * layer.input.len()),
+        chunks(partials, weight.len()),
+        chunks(reset(sums, items, inputs), 1),
+    );
+    let pixels = layer.output.pixels();
+    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (d_input, partial, sums)| {
+        partial.fill(0.0);
+        for image in item * per_item..((item + 1) * per_item).min(step.batch) {
+            let source = step.source.image(image);
+            let padded = scratch.input.at_least(windows.image_len());
+            source.load_padded(layer, windows, padded);
+            let d_padded = scratch.output.at_least(windows.image_len());
+            d_padded.fill(0.0);
+            let patches = scratch.patches.at_least(chunk * patch_stride);
+            let d_raw = scratch.gradient.at_least(chunk * output_stride);
+            for first in (0..pixels).step_by(chunk) {
+                let rows = chunk.min(pixels - first);
+                let start = image * pixels + first;
+                step.d_raw(start..start + rows, d_raw, output_stride);
+                let d = MatrixRef::new(d_raw, rows, outputs, output_stride);
+                im2col::gather(windows, padded, first, rows, patches, patch_stride);
+                let a = MatrixRef::new(patches, rows, patch, patch_stride);
+                gemm::gemm_transposed_accumulate(isa, d, a, MatrixMut::new(partial, outputs, patch, patch));
+                if let Some(packed) = &packed {
+                    let d_patches = MatrixMut::new(patches, rows, patch, patch_stride);
+                    gemm::gemm(d, packed, 0, d_patches, Epilogue::default());
+                    im2col::scatter_add(windows, patches, patch_stride, first, rows, d_padded);
+                }
+            }
+            if let Some(before) = step.before {
+                let width = layer.input.width * inputs;
+                let d_image =
+                    &mut d_input[(image - item * per_item) * layer.input.len()..][..layer.input.len()];
+                for (y, row) in d_image.chunks_exact_mut(width).enumerate() {
+                    let at = ((y + layer.pads.top) * windows.width + layer.pads.left) * inputs;
+                    row.copy_from_slice(&d_padded[at..at + width]);
+                }
+                add_sums(&mut sums[0], isa, before, d_image, source.raw(0..layer.input.pixels()));
+            }
+        }
+    });
+    let mut by_tap = vec![0.0; weight.len()];
+    merge_partials(engine, partials, &mut by_tap);
+    for (filter, by_tap) in grad.chunks_exact_mut(patch).zip(by_tap.chunks_exact(patch)) {
+        for (index, &d) in by_tap.iter().enumerate() {
+            filter[index % inputs * 9 + index / inputs] += d;
+        }
+    }
+    items
+}
+
+/// The filter of a full convolution for the way back: rows `out`, columns `[ky][kx][in]`.
+fn pack_conv_back(engine: &Engine, layer: &Layer, weight: &[f32]) -> PackedB {
+    let inputs = layer.input.channels;
+    let mut packed = PackedB::new(engine.isa, layer.output.channels, 9 * inputs);
+    packed.pack_with(|out, column| weight[(out * inputs + column % inputs) * 9 + column / inputs]);
+    packed
+}

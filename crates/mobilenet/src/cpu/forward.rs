@@ -1,0 +1,346 @@
+//! The forward pass in training mode.
+//!
+//! Every convolution's raw output is written once and kept; its statistics are taken chunk by chunk
+//! while the output is in the cache; normalisation and activation happen when the next layer reads.
+
+use mobilenet_kernels::batch_norm::{Affine, GradientSums, Moments, Normalisation};
+use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::parallel::chunks;
+use mobilenet_kernels::{Buffer, Clamp, depthwise, im2col, pooling};
+
+use super::rows::{Ring, Source, chunk_pixels, row_geometry, windows};
+use super::{Conv, CpuExecutor, Engine};
+use crate::architecture::{Layer, Operator};
+use crate::error::{Error, Result};
+use crate::rng::Rng;
+use crate::tensor::Tensor;
+
+/// What the forward pass leaves for the backward pass, and memory that both reuse.
+#[derive(Debug, Default)]
+pub(super) struct Training {
+    /// Images of the last forward pass; 0 when there is none to go back through.
+    pub batch: usize,
+    pub images: Buffer,
+    pub states: Vec<State>,
+    /// `[N, features]` after dropout, rows at [`gemm::padded_stride`].
+    pub pooled: Buffer,
+    /// What dropout multiplied the pooled features with; empty without dropout.
+    pub kept: Vec<f32>,
+    pub moments: Vec<Moments>,
+    pub sums: Vec<GradientSums>,
+    pub partials: Buffer,
+    /// Gradients of the activated outputs, alternating from layer to layer.
+    pub gradients: [Buffer; 2],
+}
+
+/// One convolution's raw output and its batch statistics.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub z: Buffer,
+    pub mean: Vec<f32>,
+    pub inv_std: Vec<f32>,
+    pub scale: Vec<f32>,
+    pub shift: Vec<f32>,
+}
+
+impl State {
+    pub fn affine(&self) -> Affine<'_> {
+        Affine { scale: &self.scale, shift: &self.shift }
+    }
+
+    pub fn normalisation(&self, clamp: Clamp) -> Normalisation<'_> {
+        Normalisation { affine: self.affine(), mean: &self.mean, clamp }
+    }
+
+    /// This output as the next layer reads it.
+    pub fn source<'a>(&'a self, engine: &Engine, layer: &Layer, batch: usize) -> Source<'a> {
+        Source {
+            isa: engine.isa,
+            values: &self.z[..batch * layer.output.len()],
+            shape: layer.output,
+            affine: Some(self.affine()),
+            clamp: engine.clamp,
+        }
+    }
+
+    /// Takes the batch's statistics over, for this pass and into the running ones.
+    fn normalise(
+        &mut self,
+        moments: &Moments,
+        gamma: &[f32],
+        beta: &[f32],
+        conv: &mut (Running<'_>, f32, f32),
+    ) {
+        let (running, epsilon, momentum) = conv;
+        let unbiased = moments.count() / (moments.count() - 1.0);
+        for values in [&mut self.mean, &mut self.inv_std, &mut self.scale, &mut self.shift] {
+            values.resize(gamma.len(), 0.0);
+        }
+        for (c, (&mean, variance)) in moments.mean().iter().zip(moments.biased_variance()).enumerate() {
+            let inv_std = 1.0 / (variance + f64::from(*epsilon)).sqrt();
+            let scale = f64::from(gamma[c]) * inv_std;
+            self.mean[c] = mean as f32;
+            self.inv_std[c] = inv_std as f32;
+            self.scale[c] = scale as f32;
+            self.shift[c] = (f64::from(beta[c]) - mean * scale) as f32;
+            let blend = |old: f32, new: f64| {
+                (f64::from(old) * (1.0 - f64::from(*momentum)) + f64::from(*momentum) * new) as f32
+            };
+            running.mean[c] = blend(running.mean[c], mean);
+            running.var[c] = blend(running.var[c], variance * unbiased);
+        }
+    }
+}
+
+struct Running<'a> {
+    mean: &'a mut [f32],
+    var: &'a mut [f32],
+}
+
+/// Items that the pixels of a batch are cut into for a forward product: at most this many, so that
+/// merging their statistics costs little, and enough for many threads.
+const MOST_ITEMS: usize = 64;
+
+impl CpuExecutor {
+    pub(super) fn run_forward(&mut self, images: &[f32], batch: usize) -> Result<Tensor> {
+        // The running statistics change.
+        self.plan = None;
+        let last = self.convs.last().map(|conv| conv.layer.output.pixels()).unwrap_or(0);
+        if batch * last < 2 {
+            return Err(Error::Input {
+                what: "training batch".into(),
+                expected: "at least two pixels in the last feature map (batch statistics need them)".into(),
+                found: format!("{batch} image(s) with {last} pixel(s); use a larger batch or resolution"),
+            });
+        }
+        let Self { engine, convs, parameters, training, .. } = self;
+        training.batch = batch;
+        training.images.at_least(images.len()).copy_from_slice(images);
+        training.states.resize_with(convs.len(), State::default);
+        let conventions = &self.architecture.conventions;
+        for index in 0..convs.len() {
+            let (before, rest) = training.states.split_at_mut(index);
+            let state = &mut rest[0];
+            let source = match before.last() {
+                Some(previous) => previous.source(engine, &convs[index - 1].layer, batch),
+                None => Source {
+                    isa: engine.isa,
+                    values: &training.images[..images.len()],
+                    shape: convs[0].layer.input,
+                    affine: None,
+                    clamp: Clamp::IDENTITY,
+                },
+            };
+            let Conv { layer, weight, gamma, beta, running_mean, running_var } = &mut convs[index];
+            let z = state.z.at_least(batch * layer.output.len());
+            let moments = &mut training.moments;
+            let weight = &parameters[*weight].value;
+            let items = match layer.operator {
+                Operator::Depthwise => depthwise_forward(engine, layer, source, weight, z, moments),
+                Operator::Pointwise => pointwise_forward(engine, layer, source, weight, z, moments),
+                _ => conv_forward(engine, layer, source, weight, z, moments),
+            };
+            let (first, others) = moments.split_at_mut(1);
+            for other in &others[..items - 1] {
+                first[0].merge(other);
+            }
+            let running = Running { mean: running_mean, var: running_var };
+            let (gamma, beta) = (&parameters[*gamma].value, &parameters[*beta].value);
+            state.normalise(
+                &first[0],
+                gamma,
+                beta,
+                &mut (running, conventions.bn_epsilon, conventions.bn_momentum),
+            );
+        }
+        self.classify(batch)
+    }
+
+    /// Pools, drops out and multiplies by the classifier.
+    fn classify(&mut self, batch: usize) -> Result<Tensor> {
+        let Self { engine, convs, classifier, parameters, training, .. } = self;
+        let features = classifier.features;
+        let stride = gemm::padded_stride(engine.isa, features);
+        let (Some(state), Some(conv)) = (training.states.last(), convs.last()) else {
+            return Err(Error::Input {
+                what: "network".into(),
+                expected: "layers".into(),
+                found: "none".into(),
+            });
+        };
+        let source = state.source(engine, &conv.layer, batch);
+        let shape = conv.layer.output;
+        let pooled = &mut training.pooled.at_least(batch * stride)[..batch * stride];
+        engine.pool.run(batch, &mut engine.scratch, chunks(pooled, stride), |image, scratch, pooled| {
+            let activated = scratch.input.at_least(shape.len());
+            source.image(image).load(0..shape.pixels(), activated, features);
+            scratch.sums.resize(features, 0.0);
+            pooling::global_average(activated, &mut scratch.sums, &mut pooled[..features]);
+        });
+        let dropout = self.architecture.conventions.dropout;
+        training.kept.clear();
+        if dropout > 0.0 {
+            let mut rng = Rng::keyed(self.dropout_seed, &[0x6472_6f70]);
+            let scale = 1.0 / (1.0 - dropout);
+            for pooled in pooled.chunks_exact_mut(stride) {
+                for feature in &mut pooled[..features] {
+                    let kept = if rng.uniform() < f64::from(dropout) { 0.0 } else { scale };
+                    *feature *= kept;
+                    training.kept.push(kept);
+                }
+            }
+        }
+        let mut packed = PackedB::new(engine.isa, features, classifier.outputs);
+        packed.pack_transposed(&parameters[classifier.weight].value);
+        let mut logits = Tensor::zeros(&[batch, classifier.outputs]);
+        let epilogue = Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None };
+        product(engine, pooled, stride, batch, &packed, logits.data_mut(), epilogue);
+        Ok(logits)
+    }
+}
+
+/// `output[rows][b.n()] = epilogue(input · b)`, shared out by columns (rows are few).
+pub(super) fn product(
+    engine: &mut Engine,
+    input: &[f32],
+    stride: usize,
+    rows: usize,
+    b: &PackedB,
+    output: &mut [f32],
+    epilogue: Epilogue,
+) {
+    let step = gemm::column_step(engine.isa);
+    let block = (64usize).next_multiple_of(step);
+    let columns = gemm::column_blocks(output, b.n(), block);
+    engine.pool.run(b.n().div_ceil(block), &mut engine.scratch, columns, |item, _, output| {
+        gemm::gemm(MatrixRef::new(input, rows, b.k(), stride), b, item * block, output, epilogue);
+    });
+}
+
+/// Makes `items` empty moments of `channels`.
+fn reset(moments: &mut Vec<Moments>, items: usize, channels: usize) -> &mut [Moments] {
+    moments.clear();
+    moments.resize_with(items, || Moments::new(channels));
+    moments
+}
+
+fn pointwise_forward(
+    engine: &mut Engine,
+    layer: &Layer,
+    source: Source,
+    weight: &[f32],
+    z: &mut [f32],
+    moments: &mut Vec<Moments>,
+) -> usize {
+    let isa = engine.isa;
+    let (inputs, outputs) = (layer.input.channels, layer.output.channels);
+    let mut packed = PackedB::new(isa, inputs, outputs);
+    packed.pack_transposed(weight);
+    let pixels = z.len() / outputs;
+    let stride = gemm::padded_stride(isa, inputs);
+    let chunk = chunk_pixels(stride.max(outputs));
+    let per_item = pixels.div_ceil(MOST_ITEMS).next_multiple_of(chunk);
+    let items = pixels.div_ceil(per_item);
+    let parts = (chunks(z, per_item * outputs), chunks(reset(moments, items, outputs), 1));
+    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (z, moments)| {
+        let input = scratch.input.at_least(chunk * stride);
+        for (index, z) in z.chunks_mut(chunk * outputs).enumerate() {
+            let first = item * per_item + index * chunk;
+            let rows = z.len() / outputs;
+            source.load(first..first + rows, input, stride);
+            let a = MatrixRef::new(input, rows, inputs, stride);
+            gemm::gemm(a, &packed, 0, MatrixMut::new(z, rows, outputs, outputs), Epilogue::default());
+            moments[0].add_rows(isa, z);
+        }
+    });
+    items
+}
+
+fn depthwise_forward(
+    engine: &mut Engine,
+    layer: &Layer,
+    source: Source,
+    weight: &[f32],
+    z: &mut [f32],
+    moments: &mut Vec<Moments>,
+) -> usize {
+    let isa = engine.isa;
+    let geometry = row_geometry(layer);
+    let (channels, width) = (geometry.channels, layer.output.width);
+    let mut taps = vec![0.0; weight.len()];
+    depthwise::by_tap(weight, channels, &mut taps);
+    let row_len = padded_row_len(layer);
+    let batch = z.len() / layer.output.len();
+    let parts = (chunks(z, layer.output.len()), chunks(reset(moments, batch, channels), 1));
+    engine.pool.run(batch, &mut engine.scratch, parts, |image, scratch, (z, moments)| {
+        let source = source.image(image);
+        let memory = scratch.input.at_least(Ring::memory(row_len, layer.dilation));
+        let left = layer.pads.left * geometry.pixel_stride;
+        let mut ring = Ring::new(memory, row_len, left, layer.dilation, layer.input.height);
+        let together = (128 / width).max(1);
+        for (group, rows) in z.chunks_mut(together * width * channels).enumerate() {
+            for (index, output) in rows.chunks_mut(width * channels).enumerate() {
+                let y = group * together + index;
+                let at = ring_rows(layer, y);
+                ring.advance(at[2], |row, pixels| {
+                    let width = layer.input.width;
+                    source.load(row * width..(row + 1) * width, pixels, geometry.pixel_stride);
+                });
+                depthwise::convolve_row(isa, geometry, at.map(|row| ring.row(row)), &taps, None, output);
+            }
+            moments[0].add_rows(isa, rows);
+        }
+    });
+    batch
+}
+
+/// Values of a padded row: all pixels and their pads, at the pixel stride.
+pub(super) fn padded_row_len(layer: &Layer) -> usize {
+    let pixels = layer.input.width + layer.pads.left + layer.pads.right;
+    pixels * depthwise::pixel_stride(layer.input.channels)
+}
+
+/// The three input rows of output row `y`; rows that do not exist are out of range.
+pub(super) fn ring_rows(layer: &Layer, y: usize) -> [isize; 3] {
+    let first = (y * layer.stride) as isize - layer.pads.top as isize;
+    [0, 1, 2].map(|k| first + (k * layer.dilation) as isize)
+}
+
+/// The packed filter of a full convolution: rows `[ky][kx][in]`, columns `out`.
+pub(super) fn pack_conv(engine: &Engine, layer: &Layer, weight: &[f32]) -> PackedB {
+    let inputs = layer.input.channels;
+    let mut packed = PackedB::new(engine.isa, 9 * inputs, layer.output.channels);
+    packed.pack_with(|row, out| weight[(out * inputs + row % inputs) * 9 + row / inputs]);
+    packed
+}
+
+fn conv_forward(
+    engine: &mut Engine,
+    layer: &Layer,
+    source: Source,
+    weight: &[f32],
+    z: &mut [f32],
+    moments: &mut Vec<Moments>,
+) -> usize {
+    let isa = engine.isa;
+    let windows = windows(layer);
+    let outputs = layer.output.channels;
+    let packed = pack_conv(engine, layer, weight);
+    let stride = gemm::padded_stride(isa, windows.patch_len());
+    let chunk = chunk_pixels(stride.max(outputs));
+    let batch = z.len() / layer.output.len();
+    let parts = (chunks(z, layer.output.len()), chunks(reset(moments, batch, outputs), 1));
+    engine.pool.run(batch, &mut engine.scratch, parts, |image, scratch, (z, moments)| {
+        let padded = scratch.input.at_least(windows.image_len());
+        source.image(image).load_padded(layer, windows, padded);
+        let patches = scratch.patches.at_least(chunk * stride);
+        for (index, z) in z.chunks_mut(chunk * outputs).enumerate() {
+            let rows = z.len() / outputs;
+            im2col::gather(windows, padded, index * chunk, rows, patches, stride);
+            let a = MatrixRef::new(patches, rows, windows.patch_len(), stride);
+            gemm::gemm(a, &packed, 0, MatrixMut::new(z, rows, outputs, outputs), Epilogue::default());
+            moments[0].add_rows(isa, z);
+        }
+    });
+    batch
+}

@@ -1,0 +1,316 @@
+//! Inference: batch normalisation folded into the filters, one pass over each block.
+//!
+//! A depthwise output never reaches memory: a strip of its rows is computed into the cache and goes
+//! from there into the product with the pointwise filter. With many images every thread takes whole
+//! images through all layers; with few, the rows (or, where those are few, the output channels) of
+//! each layer are shared out.
+
+use mobilenet_kernels::depthwise::{self, RowEpilogue};
+use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::parallel::chunks;
+use mobilenet_kernels::{Buffer, Clamp, Isa, im2col, pooling};
+
+use super::forward::{padded_row_len, product, ring_rows};
+use super::rows::{Ring, Source, chunk_pixels, row_geometry, windows};
+use super::{Conv, CpuExecutor, Engine, Scratch, Stored};
+use crate::architecture::{Layer, Operator, Shape};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Folded and packed weights.
+#[derive(Debug)]
+pub(super) struct Plan {
+    isa: Isa,
+    clamp: Clamp,
+    stages: Vec<Stage>,
+    classifier: PackedB,
+}
+
+/// A full convolution, or a depthwise one with the pointwise one behind it.
+#[derive(Debug)]
+struct Stage {
+    depthwise: Option<Depthwise>,
+    /// The layer whose filter is `packed`: `conv_*` or `pointwise_*`.
+    layer: Layer,
+    packed: PackedB,
+    bias: Vec<f32>,
+}
+
+#[derive(Debug)]
+struct Depthwise {
+    layer: Layer,
+    taps: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+/// Feature maps between stages: one pair for the images that all threads share, one pair a thread.
+#[derive(Debug, Default)]
+pub(super) struct Activations {
+    shared: [Buffer; 2],
+    pooled: Buffer,
+}
+
+impl CpuExecutor {
+    pub(super) fn run_inference(&mut self, images: &[f32], batch: usize) -> Result<Tensor> {
+        if self.plan.is_none() {
+            self.plan = Some(self.fold());
+        }
+        let Self { engine, classifier, parameters, plan: Some(plan), inference, .. } = self else {
+            unreachable!("the plan was made above");
+        };
+        let features = classifier.features;
+        let stride = gemm::padded_stride(engine.isa, features);
+        let input_len = self.architecture.input_shape().len();
+        let Activations { shared, pooled } = inference;
+        let pooled = &mut pooled.at_least(batch * stride)[..batch * stride];
+        let threads = engine.pool.threads();
+        // Whole images for each thread as long as there are enough for all.
+        let whole = if threads == 1 { batch } else { batch / threads * threads };
+        let largest = plan.largest();
+        if whole > 0 {
+            engine.pool.run(whole, &mut engine.scratch, chunks(pooled, stride), |image, scratch, pooled| {
+                let Scratch { gradient, output, .. } = scratch;
+                let (mut current, mut next) = (std::mem::take(gradient), std::mem::take(output));
+                for (index, stage) in plan.stages.iter().enumerate() {
+                    let source = match index {
+                        0 => &images[image * input_len..][..input_len],
+                        _ => &current[..stage.input().len()],
+                    };
+                    let shape = stage.layer.output;
+                    let output = &mut next.at_least(largest)[..shape.len()];
+                    stage.rows(plan, source, 0, output, scratch);
+                    std::mem::swap(&mut current, &mut next);
+                }
+                pool(&current[..plan.last().len()], scratch, &mut pooled[..features]);
+                (scratch.gradient, scratch.output) = (current, next);
+            });
+        }
+        for image in whole..batch {
+            let [current, next] = shared;
+            for (index, stage) in plan.stages.iter().enumerate() {
+                let source = match index {
+                    0 => &images[image * input_len..][..input_len],
+                    _ => &current[..stage.input().len()],
+                };
+                let output = &mut next.at_least(largest)[..stage.layer.output.len()];
+                stage.spread(plan, engine, source, output);
+                std::mem::swap(current, next);
+            }
+            let pooled = &mut pooled[image * stride..][..features];
+            pool(&current[..plan.last().len()], &mut engine.scratch[0], pooled);
+        }
+        let mut logits = Tensor::zeros(&[batch, classifier.outputs]);
+        let epilogue = Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None };
+        product(engine, pooled, stride, batch, &plan.classifier, logits.data_mut(), epilogue);
+        Ok(logits)
+    }
+
+    /// Folds each batch normalisation into the filter before it.
+    fn fold(&self) -> Plan {
+        let isa = self.engine.isa;
+        let epsilon = f64::from(self.architecture.conventions.bn_epsilon);
+        let mut stages = Vec::new();
+        let mut pending = None;
+        for conv in &self.convs {
+            let (filter, bias) = fold(conv, &self.parameters, epsilon);
+            let layer = conv.layer.clone();
+            let (inputs, outputs) = (layer.input.channels, layer.output.channels);
+            let packed = match layer.operator {
+                Operator::Depthwise => {
+                    let mut taps = vec![0.0; filter.len()];
+                    depthwise::by_tap(&filter, outputs, &mut taps);
+                    pending = Some(Depthwise { layer, taps, bias });
+                    continue;
+                }
+                Operator::Pointwise => {
+                    let mut packed = PackedB::new(isa, inputs, outputs);
+                    packed.pack_transposed(&filter);
+                    packed
+                }
+                _ => super::forward::pack_conv(&self.engine, &layer, &filter),
+            };
+            stages.push(Stage { depthwise: pending.take(), layer, packed, bias });
+        }
+        let mut classifier = PackedB::new(isa, self.classifier.features, self.classifier.outputs);
+        classifier.pack_transposed(&self.parameters[self.classifier.weight].value);
+        Plan { isa, clamp: self.engine.clamp, stages, classifier }
+    }
+}
+
+/// Filter and bias with the running statistics inside.
+fn fold(conv: &Conv, parameters: &[Stored], epsilon: f64) -> (Vec<f32>, Vec<f32>) {
+    let mut filter = parameters[conv.weight].value.clone();
+    let (gamma, beta) = (&parameters[conv.gamma].value, &parameters[conv.beta].value);
+    let per_output = filter.len() / gamma.len();
+    let mut bias = Vec::with_capacity(gamma.len());
+    for (c, filter) in filter.chunks_exact_mut(per_output).enumerate() {
+        let scale = f64::from(gamma[c]) / (f64::from(conv.running_var[c]) + epsilon).sqrt();
+        for weight in filter {
+            *weight = (f64::from(*weight) * scale) as f32;
+        }
+        bias.push((f64::from(beta[c]) - f64::from(conv.running_mean[c]) * scale) as f32);
+    }
+    (filter, bias)
+}
+
+fn pool(image: &[f32], scratch: &mut Scratch, pooled: &mut [f32]) {
+    scratch.sums.resize(pooled.len(), 0.0);
+    pooling::global_average(image, &mut scratch.sums, pooled);
+}
+
+impl Plan {
+    /// Values of the largest feature map.
+    fn largest(&self) -> usize {
+        self.stages.iter().map(|stage| stage.layer.output.len()).max().unwrap_or(0)
+    }
+
+    fn last(&self) -> Shape {
+        self.stages.last().map_or(Shape { height: 0, width: 0, channels: 0 }, |stage| stage.layer.output)
+    }
+}
+
+impl Stage {
+    /// The shape that the stage reads.
+    fn input(&self) -> Shape {
+        self.depthwise.as_ref().map_or(self.layer.input, |depthwise| depthwise.layer.input)
+    }
+
+    /// Shares one image's stage out over the threads.
+    fn spread(&self, plan: &Plan, engine: &mut Engine, input: &[f32], output: &mut [f32]) {
+        let Shape { height, width, channels } = self.layer.output;
+        let threads = engine.pool.threads();
+        // A few pixels a thread waste most of a tile: then the channels are shared out instead.
+        const FEW_PIXELS: usize = 49;
+        if threads > 1 && height * width <= FEW_PIXELS {
+            let step = gemm::column_step(plan.isa);
+            let block = channels.div_ceil(threads).next_multiple_of(step);
+            let columns = gemm::column_blocks(output, channels, block);
+            engine.pool.run(
+                channels.div_ceil(block),
+                &mut engine.scratch,
+                columns,
+                |item, scratch, output| {
+                    self.columns(plan, input, item * block, output, scratch);
+                },
+            );
+            return;
+        }
+        let rows = height.div_ceil(if height >= 56 { 2 * threads } else { threads });
+        let parts = chunks(output, rows * width * channels);
+        engine.pool.run(height.div_ceil(rows), &mut engine.scratch, parts, |item, scratch, output| {
+            self.rows(plan, input, item * rows, output, scratch);
+        });
+    }
+
+    fn epilogue(&self, plan: &Plan) -> Epilogue<'_> {
+        Epilogue { bias: Some(&self.bias), clamp: Some(plan.clamp) }
+    }
+
+    /// The output rows from `first_row` on that fit into `output`.
+    fn rows(&self, plan: &Plan, input: &[f32], first_row: usize, output: &mut [f32], scratch: &mut Scratch) {
+        let Shape { width, channels, .. } = self.layer.output;
+        let k = self.packed.k();
+        let stride = gemm::padded_stride(plan.isa, k);
+        let together = (chunk_pixels(stride.max(channels)) / width).max(1);
+        self.patches(
+            plan,
+            input,
+            first_row,
+            output.len() / (width * channels),
+            together,
+            scratch,
+            |first, patches| {
+                let start = (first - first_row) * width * channels;
+                let pixels = patches.len() / stride;
+                let output = &mut output[start..start + pixels * channels];
+                let a = MatrixRef::new(patches, pixels, k, stride);
+                gemm::gemm(
+                    a,
+                    &self.packed,
+                    0,
+                    MatrixMut::new(output, pixels, channels, channels),
+                    self.epilogue(plan),
+                );
+            },
+        );
+    }
+
+    /// All pixels, for the output channels from `first_column` on that `output` has.
+    fn columns(
+        &self,
+        plan: &Plan,
+        input: &[f32],
+        first_column: usize,
+        output: MatrixMut,
+        scratch: &mut Scratch,
+    ) {
+        let k = self.packed.k();
+        let stride = gemm::padded_stride(plan.isa, k);
+        let height = self.layer.output.height;
+        let mut output = Some(output);
+        self.patches(plan, input, 0, height, height, scratch, |_, patches| {
+            if let Some(output) = output.take() {
+                let a = MatrixRef::new(patches, patches.len() / stride, k, stride);
+                gemm::gemm(a, &self.packed, first_column, output, self.epilogue(plan));
+            }
+        });
+    }
+
+    /// Makes what the product reads, for output rows `first..first + rows`, `together` rows at a
+    /// time: patches of the input, or the depthwise output. Calls `f(first row, patches)`.
+    #[allow(clippy::too_many_arguments)]
+    fn patches(
+        &self,
+        plan: &Plan,
+        input: &[f32],
+        first: usize,
+        rows: usize,
+        together: usize,
+        scratch: &mut Scratch,
+        mut f: impl FnMut(usize, &[f32]),
+    ) {
+        let isa = plan.isa;
+        let stride = gemm::padded_stride(isa, self.packed.k());
+        let width = self.layer.output.width;
+        let Scratch { input: memory, patches, .. } = scratch;
+        let patches = patches.at_least(together.min(rows) * width * stride);
+        let groups = (first..first + rows).step_by(together).map(|y| (y, together.min(first + rows - y)));
+        let source = Source { isa, values: input, shape: self.input(), affine: None, clamp: plan.clamp };
+        let Some(Depthwise { layer, taps, bias }) = &self.depthwise else {
+            let windows = windows(&self.layer);
+            let padded = memory.at_least(windows.image_len());
+            source.load_padded(&self.layer, windows, padded);
+            for (y, rows) in groups {
+                let patches = &mut patches[..rows * width * stride];
+                im2col::gather(windows, padded, y * width, rows * width, patches, stride);
+                f(y, patches);
+            }
+            return;
+        };
+        let geometry = row_geometry(layer);
+        let (channels, pixel) = (geometry.channels, geometry.pixel_stride);
+        let row_len = padded_row_len(layer);
+        let memory = memory.at_least(Ring::memory(row_len, layer.dilation) + width * channels);
+        let (memory, line) = memory.split_at_mut(Ring::memory(row_len, layer.dilation));
+        let mut ring =
+            Ring::new(memory, row_len, layer.pads.left * pixel, layer.dilation, layer.input.height);
+        ring.skip_to(ring_rows(layer, first)[0]);
+        let epilogue = RowEpilogue { bias, clamp: plan.clamp };
+        for (y, rows) in groups {
+            let patches = &mut patches[..rows * width * stride];
+            for (index, patches) in patches.chunks_exact_mut(width * stride).enumerate() {
+                let at = ring_rows(layer, y + index);
+                ring.advance(at[2], |row, pixels| {
+                    let width = layer.input.width;
+                    source.load(row * width..(row + 1) * width, pixels, pixel);
+                });
+                let rows = at.map(|row| ring.row(row));
+                depthwise::convolve_row(isa, geometry, rows, taps, Some(epilogue), line);
+                for (to, from) in patches.chunks_exact_mut(stride).zip(line.chunks_exact(channels)) {
+                    to[..channels].copy_from_slice(from);
+                }
+            }
+            f(y, patches);
+        }
+    }
+}

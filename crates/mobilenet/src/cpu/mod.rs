@@ -1,0 +1,356 @@
+//! The executor for the CPU: inference with folded batch normalisation, and training.
+//!
+//! | file | what |
+//! |---|---|
+//! | `rows.rs` | what the next layer reads: activated rows, padded rows and images |
+//! | `inference.rs` | folded weights, and the pass over blocks |
+//! | `forward.rs` | training mode: raw outputs, batch statistics |
+//! | `backward.rs` | gradients |
+//!
+//! Work is cut into items by shape alone and partial sums are added in the order of the items, so
+//! results are the same to the bit for every number of threads.
+
+mod backward;
+mod forward;
+mod inference;
+mod rows;
+
+use mobilenet_kernels::parallel::Pool;
+use mobilenet_kernels::{Buffer, Clamp, Isa};
+
+use crate::architecture::{Architecture, Layer, Operator};
+use crate::conventions::Activation;
+use crate::error::{Error, Result};
+use crate::executor::{Executor, Parameter};
+use crate::tensor::Tensor;
+use crate::weights::{TensorSpec, Weights};
+
+/// How a [`CpuExecutor`] uses the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuOptions {
+    /// Threads, the caller's included; `None`: as many as the machine has cores.
+    pub threads: Option<usize>,
+    /// Instruction set; `None`: what the environment variable `MOBILENET_ISA` asks for, or else
+    /// the fastest.
+    pub isa: Option<Isa>,
+}
+
+/// Runs a network on the CPU in f32. It can be sent to another thread; one call runs at a time.
+#[derive(Debug)]
+pub struct CpuExecutor {
+    architecture: Architecture,
+    engine: Engine,
+    convs: Vec<Conv>,
+    classifier: Classifier,
+    parameters: Vec<Stored>,
+    training: forward::Training,
+    /// Folded weights; none while the parameters have changed since they were made.
+    plan: Option<inference::Plan>,
+    inference: inference::Activations,
+    dropout_seed: u64,
+}
+
+/// What every pass needs: the instruction set, the threads and their scratch memory.
+#[derive(Debug)]
+struct Engine {
+    isa: Isa,
+    pool: Pool,
+    scratch: Vec<Scratch>,
+    clamp: Clamp,
+}
+
+/// One thread's working memory; every use takes what it needs and finds left-overs in it.
+#[derive(Debug, Default)]
+struct Scratch {
+    input: Buffer,
+    gradient: Buffer,
+    patches: Buffer,
+    output: Buffer,
+    sums: Vec<f64>,
+}
+
+/// A convolution with its batch normalisation: indices into the parameters, and running statistics.
+#[derive(Debug)]
+struct Conv {
+    layer: Layer,
+    weight: usize,
+    gamma: usize,
+    beta: usize,
+    running_mean: Vec<f32>,
+    running_var: Vec<f32>,
+}
+
+#[derive(Debug)]
+struct Classifier {
+    features: usize,
+    outputs: usize,
+    weight: usize,
+    bias: usize,
+}
+
+/// A trainable tensor. Its gradient takes memory from the first training step on.
+#[derive(Debug)]
+struct Stored {
+    spec: TensorSpec,
+    value: Vec<f32>,
+    grad: Vec<f32>,
+}
+
+impl CpuExecutor {
+    /// An executor of `architecture` with `weights`.
+    ///
+    /// # Errors
+    /// If the architecture is out of range, the weights are not its own, the instruction set that
+    /// the environment asks for is absent, or the system gives no threads.
+    pub fn new(architecture: &Architecture, weights: &Weights, options: &CpuOptions) -> Result<Self> {
+        weights.check(architecture)?;
+        let isa = match options.isa {
+            Some(isa) => isa,
+            None => Isa::from_environment().map_err(|problem| Error::Input {
+                what: mobilenet_kernels::isa::ISA_VARIABLE.into(),
+                expected: "an instruction set of this machine".into(),
+                found: problem,
+            })?,
+        };
+        let available = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = options.threads.unwrap_or(available).max(1);
+        let pool = Pool::new(threads).map_err(|source| Error::Input {
+            what: "threads".into(),
+            expected: "as many as the system gives".into(),
+            found: format!("{threads} ({source})"),
+        })?;
+        let clamp = match architecture.conventions.activation {
+            Activation::Relu => Clamp::RELU,
+            Activation::Relu6 => Clamp::RELU6,
+        };
+        let scratch = std::iter::repeat_with(Scratch::default).take(threads).collect();
+        let mut executor = Self {
+            architecture: architecture.clone(),
+            engine: Engine { isa, pool, scratch, clamp },
+            convs: Vec::new(),
+            classifier: Classifier { features: 0, outputs: 0, weight: 0, bias: 0 },
+            parameters: Vec::new(),
+            training: forward::Training::default(),
+            plan: None,
+            inference: inference::Activations::default(),
+            dropout_seed: 0,
+        };
+        executor.build(weights)?;
+        Ok(executor)
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.engine.isa
+    }
+
+    /// Number of threads in use.
+    pub fn threads(&self) -> usize {
+        self.engine.pool.threads()
+    }
+
+    fn build(&mut self, weights: &Weights) -> Result<()> {
+        for spec in self.architecture.tensors()? {
+            if spec.role.is_trainable() {
+                let value = tensor(weights, &spec.name)?.data().to_vec();
+                self.parameters.push(Stored { spec, value, grad: Vec::new() });
+            }
+        }
+        let index = |parameters: &[Stored], name: String| {
+            parameters.iter().position(|p| p.spec.name == name).ok_or_else(|| missing(&name))
+        };
+        for layer in self.architecture.layers()? {
+            let at = |suffix: &str| index(&self.parameters, format!("{}.{suffix}", layer.name));
+            match layer.operator {
+                Operator::GlobalPool => {}
+                Operator::Classifier => {
+                    self.classifier = Classifier {
+                        features: layer.input.channels,
+                        outputs: layer.output.channels,
+                        weight: at("weight")?,
+                        bias: at("bias")?,
+                    };
+                }
+                Operator::Conv | Operator::Depthwise | Operator::Pointwise => {
+                    let statistic = |name: &str| {
+                        Ok::<_, Error>(tensor(weights, &format!("{}.bn.{name}", layer.name))?.data().to_vec())
+                    };
+                    self.convs.push(Conv {
+                        weight: at("weight")?,
+                        gamma: at("bn.weight")?,
+                        beta: at("bn.bias")?,
+                        running_mean: statistic("running_mean")?,
+                        running_var: statistic("running_var")?,
+                        layer,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a batch and returns its size.
+    fn batch_of(&self, images: &Tensor) -> Result<usize> {
+        let shape = self.architecture.input_shape();
+        match *images.shape() {
+            [n, h, w, c] if n > 0 && (h, w, c) == (shape.height, shape.width, shape.channels) => Ok(n),
+            ref found => Err(Error::Input {
+                what: "image batch".into(),
+                expected: format!("[N ≥ 1, {}, {}, {}]", shape.height, shape.width, shape.channels),
+                found: format!("{found:?}"),
+            }),
+        }
+    }
+
+    fn ensure_gradients(&mut self) {
+        for parameter in &mut self.parameters {
+            parameter.grad.resize(parameter.value.len(), 0.0);
+        }
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::Weights { tensor: name.to_owned(), problem: "missing".into() }
+}
+
+fn tensor<'a>(weights: &'a Weights, name: &str) -> Result<&'a Tensor> {
+    weights.get(name).ok_or_else(|| missing(name))
+}
+
+impl Executor for CpuExecutor {
+    fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    fn infer(&mut self, images: &Tensor) -> Result<Tensor> {
+        let batch = self.batch_of(images)?;
+        self.run_inference(images.data(), batch)
+    }
+
+    fn forward(&mut self, images: &Tensor) -> Result<Tensor> {
+        let batch = self.batch_of(images)?;
+        self.run_forward(images.data(), batch)
+    }
+
+    fn backward(&mut self, d_logits: &Tensor) -> Result<()> {
+        self.run_backward(d_logits)
+    }
+
+    fn zero_grad(&mut self) {
+        self.ensure_gradients();
+        for parameter in &mut self.parameters {
+            parameter.grad.fill(0.0);
+        }
+    }
+
+    fn parameters(&mut self) -> Vec<Parameter<'_>> {
+        self.plan = None;
+        self.ensure_gradients();
+        self.parameters
+            .iter_mut()
+            .map(|Stored { spec, value, grad }| Parameter { name: &spec.name, role: spec.role, value, grad })
+            .collect()
+    }
+
+    fn seed_dropout(&mut self, seed: u64) {
+        self.dropout_seed = seed;
+    }
+
+    fn weights(&self) -> Weights {
+        let mut weights = Weights::new();
+        let mut insert = |name: String, shape: &[usize], data: &[f32]| {
+            weights.insert(name, Tensor::new(shape, data.to_vec()).expect("stored with its shape"));
+        };
+        for Stored { spec, value, .. } in &self.parameters {
+            insert(spec.name.clone(), &spec.shape, value);
+        }
+        for Conv { layer, running_mean, running_var, .. } in &self.convs {
+            let shape = [layer.output.channels];
+            insert(format!("{}.bn.running_mean", layer.name), &shape, running_mean);
+            insert(format!("{}.bn.running_var", layer.name), &shape, running_var);
+        }
+        weights
+    }
+
+    fn set_weights(&mut self, weights: &Weights) -> Result<()> {
+        weights.check(&self.architecture)?;
+        self.plan = None;
+        for Stored { spec, value, .. } in &mut self.parameters {
+            value.copy_from_slice(tensor(weights, &spec.name)?.data());
+        }
+        for conv in &mut self.convs {
+            let statistic = |name: &str| tensor(weights, &format!("{}.bn.{name}", conv.layer.name));
+            conv.running_mean = statistic("running_mean")?.data().to_vec();
+            conv.running_var = statistic("running_var")?.data().to_vec();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::Body;
+    use crate::weights::Role;
+
+    fn small() -> Architecture {
+        Architecture { width_multiplier: 0.25, resolution: 32, classes: 5, ..Architecture::default() }
+    }
+
+    #[test]
+    fn weights_survive_a_round_trip_and_roles_match_operators() {
+        for body in Body::ALL {
+            let architecture = Architecture { body, ..small() };
+            let weights = Weights::random(&architecture, 3).unwrap();
+            let executor = CpuExecutor::new(&architecture, &weights, &CpuOptions::default()).unwrap();
+            assert_eq!(executor.weights(), weights);
+            for conv in &executor.convs {
+                let expected = match conv.layer.operator {
+                    Operator::Depthwise => Role::DepthwiseWeight,
+                    Operator::Pointwise => Role::PointwiseWeight,
+                    _ => Role::ConvWeight,
+                };
+                assert_eq!(executor.parameters[conv.weight].spec.role, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_batches_are_refused() {
+        let architecture = small();
+        let weights = Weights::random(&architecture, 3).unwrap();
+        let mut executor = CpuExecutor::new(&architecture, &weights, &CpuOptions::default()).unwrap();
+        for shape in [vec![0, 32, 32, 3], vec![1, 33, 32, 3], vec![1, 32, 32, 1], vec![32, 32, 3]] {
+            let error = executor.infer(&Tensor::zeros(&shape)).unwrap_err().to_string();
+            assert!(error.contains("[N ≥ 1, 32, 32, 3]"), "{error}");
+        }
+        let d = Tensor::zeros(&[1, 5]);
+        assert!(executor.backward(&d).unwrap_err().to_string().contains("forward"));
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit() {
+        let architecture = small();
+        let weights = Weights::random(&architecture, 3).unwrap();
+        let mut rng = crate::rng::Rng::keyed(1, &[]);
+        for batch in [1, 2, 5] {
+            let images: Vec<f32> = (0..batch * 32 * 32 * 3).map(|_| rng.normal() as f32).collect();
+            let images = Tensor::new(&[batch, 32, 32, 3], images).unwrap();
+            let results: Vec<_> = [1, 2, 3]
+                .into_iter()
+                .map(|threads| {
+                    let options = CpuOptions { threads: Some(threads), isa: None };
+                    let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+                    let inferred = executor.infer(&images).unwrap();
+                    executor.zero_grad();
+                    let logits = executor.forward(&images).unwrap();
+                    executor.backward(&logits).unwrap();
+                    let grads: Vec<Vec<f32>> =
+                        executor.parameters().into_iter().map(|p| p.grad.to_vec()).collect();
+                    (inferred, logits, grads, executor.weights())
+                })
+                .collect();
+            assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "batch {batch}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a layer reads: the activated rows of the layer before, with zeros around where it needs.
+
+use mobilenet_kernels::batch_norm::{self, Affine};
+use mobilenet_kernels::depthwise::{self, RowGeometry};
+use mobilenet_kernels::im2col::Windows;
+use mobilenet_kernels::{Clamp, Isa};
+
+use crate::architecture::{Layer, Shape};
+
+/// A batch of feature maps: raw outputs with what normalises and activates them, or finished ones.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub isa: Isa,
+    /// `[N, H, W, C]`
+    pub values: &'a [f32],
+    pub shape: Shape,
+    pub affine: Option<Affine<'a>>,
+    pub clamp: Clamp,
+}
+
+impl<'a> Source<'a> {
+    /// One image of the batch.
+    pub fn image(&self, index: usize) -> Self {
+        let len = self.shape.len();
+        Self { values: &self.values[index * len..][..len], ..*self }
+    }
+
+    /// The raw values of `pixels`, counted over the whole batch.
+    pub fn raw(&self, pixels: std::ops::Range<usize>) -> &'a [f32] {
+        let channels = self.shape.channels;
+        &self.values[pixels.start * channels..pixels.end * channels]
+    }
+
+    /// Writes the activated `pixels` to rows of `output` that are `stride` apart.
+    pub fn load(&self, pixels: std::ops::Range<usize>, output: &mut [f32], stride: usize) {
+        let values = self.raw(pixels);
+        match self.affine {
+            Some(affine) => batch_norm::activate(self.isa, affine, self.clamp, values, output, stride),
+            None => {
+                let channels = self.shape.channels;
+                if stride == channels {
+                    output[..values.len()].copy_from_slice(values);
+                } else {
+                    for (to, from) in output.chunks_mut(stride).zip(values.chunks_exact(channels)) {
+                        to[..channels].copy_from_slice(from);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes one activated image into a zeroed padded one (see [`windows`]).
+    pub fn load_padded(&self, layer: &Layer, windows: Windows, output: &mut [f32]) {
+        output.fill(0.0);
+        let Shape { height, width, channels } = self.shape;
+        let row_len = windows.width * channels;
+        for y in 0..height {
+            let at = (y + layer.pads.top) * row_len + layer.pads.left * channels;
+            self.load(y * width..(y + 1) * width, &mut output[at..at + width * channels], channels);
+        }
+    }
+}
+
+/// The padded image of a full convolution's input and the windows over it.
+pub(super) fn windows(layer: &Layer) -> Windows {
+    Windows {
+        height: layer.input.height + layer.pads.top + layer.pads.bottom,
+        width: layer.input.width + layer.pads.left + layer.pads.right,
+        channels: layer.input.channels,
+        stride: layer.stride,
+        dilation: layer.dilation,
+    }
+}
+
+/// How a depthwise layer's rows lie in a [`Ring`].
+pub(super) fn row_geometry(layer: &Layer) -> RowGeometry {
+    RowGeometry {
+        outputs: layer.output.width,
+        channels: layer.input.channels,
+        pixel_stride: depthwise::pixel_stride(layer.input.channels),
+        stride: layer.stride,
+        dilation: layer.dilation,
+    }
+}
+
+/// A few padded rows of one image in the cache, of which a filter touches three at a time.
+///
+/// Rows must be asked for in ascending order; each is loaded once.
+pub(super) struct Ring<'a> {
+    rows: &'a mut [f32],
+    row_len: usize,
+    /// Where the first pixel stands in a row.
+    left: usize,
+    slots: usize,
+    loaded: usize,
+    height: usize,
+}
+
+impl<'a> Ring<'a> {
+    /// Values of memory that a ring needs for rows of `row_len` and this dilation.
+    pub fn memory(row_len: usize, dilation: usize) -> usize {
+        // One more than the filter's reach: the row of zeros.
+        (2 * dilation + 2) * row_len
+    }
+
+    /// A ring over `memory` for the rows of an image of `height`; pixels start `left` values in.
+    pub fn new(memory: &'a mut [f32], row_len: usize, left: usize, dilation: usize, height: usize) -> Self {
+        memory.fill(0.0);
+        Self { rows: memory, row_len, left, slots: 2 * dilation + 1, loaded: 0, height }
+    }
+
+    /// Starts at a row other than the first.
+    pub fn skip_to(&mut self, row: isize) {
+        self.loaded = self.loaded.max(row.max(0) as usize);
+    }
+
+    /// Loads the rows up to `last` (those that exist) with `load(row, pixels)`.
+    pub fn advance(&mut self, last: isize, mut load: impl FnMut(usize, &mut [f32])) {
+        while self.loaded < self.height && self.loaded as isize <= last {
+            let start = self.loaded % self.slots * self.row_len;
+            load(self.loaded, &mut self.rows[start + self.left..start + self.row_len]);
+            self.loaded += 1;
+        }
+    }
+
+    /// The padded row; zeros where the image has none.
+    pub fn row(&self, row: isize) -> &[f32] {
+        let inside = row >= 0 && (row as usize) < self.height;
+        let slot = if inside { row as usize % self.slots } else { self.slots };
+        &self.rows[slot * self.row_len..][..self.row_len]
+    }
+}
+
+/// Pixels of a chunk whose rows of `width` values stay in the L2 cache beside what else is there.
+pub(super) fn chunk_pixels(width: usize) -> usize {
+    /// Values: a quarter of a megabyte.
+    const CHUNK: usize = 64 * 1024;
+    // Multiples of 56 are whole tiles of 14 rows and leave little over for tiles of 6.
+    (CHUNK / width.max(1) / 56 * 56).clamp(56, 448)
+}
