@@ -16,6 +16,8 @@ pub enum Failure {
     Failed(Box<dyn Error + Send + Sync>),
     /// Part of the work failed and was reported as it happened: exit status 1.
     Incomplete,
+    /// The user asked it to stop, and it said so itself: exit status 130.
+    Interrupted,
 }
 
 /// Result of a command.
@@ -38,6 +40,7 @@ impl Failure {
             Self::Usage(error) => (error, 2),
             Self::Failed(error) => (error, 1),
             Self::Incomplete => return ExitCode::from(1),
+            Self::Interrupted => return ExitCode::from(crate::interrupt::STATUS),
         };
         // Errors of reading and writing files carry their path; a bare one is the output's.
         let output = error.downcast_ref::<io::Error>();
@@ -51,9 +54,7 @@ impl Failure {
         if status == 2 {
             text.push_str(&format!("\n\nFor all flags, see `mobilenet {command} --help`."));
         }
-        let red = style::ERROR;
-        // Nothing is left to be done if even standard error is closed.
-        let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {text}");
+        complain(text);
         ExitCode::from(status)
     }
 }
@@ -78,6 +79,13 @@ fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// An error on standard error that does not end the command.
+pub fn complain(error: impl Display) {
+    let red = style::ERROR;
+    // Nothing is left to be done if even standard error is closed.
+    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {error}");
 }
 
 /// A remark on standard error that does not end the command.

@@ -2,12 +2,20 @@
 //! (an error there exits with 2), then runs (an error there exits with 1).
 
 mod architecture_flags;
+mod bench;
+mod classify;
 mod completions;
+mod datetime;
+mod evaluate;
+mod evaluation_text;
 mod failure;
+mod interrupt;
 mod json;
-mod model;
+mod progress;
 mod style;
 mod summary;
+mod train;
+mod train_flags;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -18,7 +26,7 @@ use crate::failure::{Failure, Outcome};
 
 /// Train, evaluate, inspect, time and run MobileNet v1 image classifiers
 #[derive(Parser, Debug)]
-#[command(name = "mobilenet", version, styles = style::HELP, max_term_width = 100)]
+#[command(name = "mobilenet", version, styles = style::HELP, max_term_width = 100, args_override_self = true)]
 #[command(after_help = "Examples:
   mobilenet train                                  # learn the built-in images of clothes
   mobilenet train --data photos --out runs/photos  # a folder with a folder a class
@@ -34,21 +42,33 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Train(Box<train::Flags>),
+    Evaluate(evaluate::Flags),
+    Classify(classify::Flags),
     Summary(summary::Flags),
+    Bench(bench::Flags),
     Completions(completions::Flags),
 }
 
 impl Command {
     fn name(&self) -> &'static str {
         match self {
+            Self::Train(_) => "train",
+            Self::Evaluate(_) => "evaluate",
+            Self::Classify(_) => "classify",
             Self::Summary(_) => "summary",
+            Self::Bench(_) => "bench",
             Self::Completions(_) => "completions",
         }
     }
 
     fn run(self, json: bool, out: &mut dyn Write) -> Outcome {
         match self {
+            Self::Train(flags) => train::run(*flags, json, out),
+            Self::Evaluate(flags) => evaluate::run(flags, json, out),
+            Self::Classify(flags) => classify::run(flags, json, out),
             Self::Summary(flags) => summary::run(flags, json, out),
+            Self::Bench(flags) => bench::run(flags, json, out),
             Self::Completions(flags) => completions::run(flags, json, out),
         }
     }

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use mobilenet::Architecture;
 use mobilenet::architecture::{Operator, Shape};
 use mobilenet::cost::{Cost, Kind, LayerCost};
+use mobilenet::{Architecture, Model};
 use serde::Serialize;
 
 use crate::architecture_flags::{ArchitectureFlags, describe};
@@ -64,7 +64,7 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let Settings { source, batch } = flags.settings()?;
     let architecture = match source {
         Source::Flags(architecture) => *architecture,
-        Source::Model(path) => crate::model::load(&path)?.architecture,
+        Source::Model(path) => Model::load(path)?.architecture,
     };
     let cost = architecture.cost(batch)?;
     if json {

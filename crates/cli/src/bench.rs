@@ -1,0 +1,174 @@
+//! `mobilenet bench`: how fast this machine runs the network, and how fast it could.
+
+mod measure;
+mod overview;
+
+use std::io::Write;
+
+use clap::builder::TypedValueParser;
+use clap::{Args, ValueEnum};
+use mobilenet::Architecture;
+use serde::Serialize;
+
+use crate::architecture_flags::{ArchitectureFlags, describe};
+use crate::failure::{Failure, Outcome};
+use crate::style::{STRONG, grouped};
+use measure::{Times, Work};
+
+/// Time inference and training steps on this machine
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  mobilenet bench                                   # everything, against the machine's own peak
+  mobilenet bench infer --batch 1 --threads 2
+  mobilenet bench train --batch 32 --seconds 10 --json
+  mobilenet bench infer --width 0.25 --resolution 128 --json
+
+Without `infer` or `train`: both, for each body and layer by layer.")]
+pub struct Flags {
+    /// What to time alone
+    what: Option<What>,
+    /// Threads that compute [default: one a core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Images at once [default: 1 for infer, 32 for train]
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Number format of weights and activations
+    #[arg(long, default_value = "f32", value_parser = precision())]
+    precision: String,
+    /// How long to measure each thing, after warming up
+    #[arg(long, value_name = "SECONDS", default_value_t = 4.0, allow_negative_numbers = true)]
+    seconds: f64,
+    #[command(flatten)]
+    architecture: ArchitectureFlags,
+}
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// The forward pass, from normalised pixels to logits
+    Infer,
+    /// Forward, loss, backward and a step of SGD with momentum and weight decay
+    Train,
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Infer => "infer",
+            Self::Train => "train",
+        }
+    }
+}
+
+/// Knows the names of precisions to come, so that they are answered with what there is.
+fn precision() -> impl TypedValueParser<Value = String> {
+    clap::builder::NonEmptyStringValueParser::new().try_map(|name| match name.as_str() {
+        "f32" => Ok(name),
+        "bf16" | "f16" | "int8" => Err(format!("{name} is not supported yet; this version computes in f32")),
+        _ => Err("unknown precision; expected f32".to_owned()),
+    })
+}
+
+/// What to measure, checked.
+struct Settings {
+    what: Option<What>,
+    architecture: Architecture,
+    threads: usize,
+    batch: Option<usize>,
+    seconds: f64,
+}
+
+impl Flags {
+    fn settings(self) -> Outcome<Settings> {
+        let threads = self.threads.unwrap_or_else(cores);
+        for (flag, value) in [("--threads", threads), ("--batch", self.batch.unwrap_or(1))] {
+            if !(1..=65_536).contains(&value) {
+                return Err(Failure::usage(format!("{flag}: found {value}, expected 1 to 65536")));
+            }
+        }
+        if !(self.seconds > 0.0 && self.seconds <= 3600.0) {
+            let found = self.seconds;
+            return Err(Failure::usage(format!(
+                "--seconds: found {found}, expected above 0 and at most 3600"
+            )));
+        }
+        let architecture = self.architecture.architecture()?;
+        Ok(Settings { what: self.what, architecture, threads, batch: self.batch, seconds: self.seconds })
+    }
+}
+
+impl Settings {
+    fn batch(&self, what: What) -> usize {
+        self.batch.unwrap_or(if what == What::Infer { 1 } else { 32 })
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Measures and prints.
+pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
+    let settings = flags.settings()?;
+    let Some(what) = settings.what else { return overview::run(&settings, json, out) };
+    let batch = settings.batch(what);
+    let mut work = Work::new(what, &settings.architecture, settings.threads, batch)?;
+    let times = Times::measure(settings.seconds, || work.once())?;
+    let found = Json::new(&settings, what, batch, &times);
+    if json { crate::json::write(out, &found) } else { text(out, &settings.architecture, &found) }
+}
+
+fn text(out: &mut dyn Write, architecture: &Architecture, found: &Json) -> Outcome {
+    let Json { what, precision, threads, batch, ms_median, ms_min, images_per_s, runs, .. } = found;
+    let threads = if *threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
+    writeln!(out, "{} {}, {precision}, batch {batch}, {threads}", what.name(), describe(architecture))?;
+    writeln!(
+        out,
+        "{STRONG}{ms_median:.2} ms{STRONG:#}  median of {} runs; the fastest {ms_min:.2} ms",
+        grouped(*runs as u64)
+    )?;
+    writeln!(out, "{STRONG}{images_per_s:.1} images/s{STRONG:#}")?;
+    if let Some(peak) = found.peak_rss_mib {
+        writeln!(out, "{peak} MiB of memory at most")?;
+    }
+    Ok(())
+}
+
+/// One measurement, with the keys by which engines are compared.
+#[derive(Serialize)]
+struct Json {
+    what: What,
+    engine: &'static str,
+    precision: &'static str,
+    threads: usize,
+    batch: usize,
+    width: f64,
+    resolution: usize,
+    ms_median: f64,
+    ms_min: f64,
+    images_per_s: f64,
+    runs: usize,
+    peak_rss_mib: Option<u64>,
+}
+
+impl Json {
+    fn new(settings: &Settings, what: What, batch: usize, times: &Times) -> Self {
+        let rounded = |value: f64, digits: i32| (value * 10f64.powi(digits)).round() / 10f64.powi(digits);
+        Self {
+            what,
+            engine: "mobilenet",
+            precision: "f32",
+            threads: settings.threads,
+            batch,
+            width: settings.architecture.width_multiplier,
+            resolution: settings.architecture.resolution,
+            ms_median: rounded(1e3 * times.median(), 3),
+            ms_min: rounded(1e3 * times.fastest(), 3),
+            images_per_s: rounded(batch as f64 / times.median(), 2),
+            runs: times.runs(),
+            peak_rss_mib: measure::peak_rss_mib(),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What is timed, and how.
+
+use std::time::{Duration, Instant};
+
+use mobilenet::cpu::{CpuExecutor, CpuOptions};
+use mobilenet::rng::Rng;
+use mobilenet::{Architecture, Executor, Tensor, Weights};
+use mobilenet_train::loss::CrossEntropy;
+use mobilenet_train::optimizer::{Optimizer, Sgd};
+
+use super::What;
+use crate::failure::Outcome;
+
+/// How long each run took, in seconds, sorted.
+pub struct Times(Vec<f64>);
+
+impl Times {
+    /// Warms up for about a second or ten runs, then runs for `seconds`, at least five times.
+    pub fn measure(seconds: f64, mut run: impl FnMut() -> Outcome) -> Outcome<Self> {
+        let mut timed = || {
+            let start = Instant::now();
+            run().map(|()| start.elapsed().as_secs_f64())
+        };
+        let once = timed()?;
+        for _ in 0..((1.0 / once.max(1e-4)) as usize).clamp(1, 10) {
+            timed()?;
+        }
+        let (mut times, start) = (Vec::new(), Instant::now());
+        while start.elapsed() < Duration::from_secs_f64(seconds) || times.len() < 5 {
+            times.push(timed()?);
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(Self(times))
+    }
+
+    /// The median.
+    pub fn median(&self) -> f64 {
+        let n = self.0.len();
+        (self.0[(n - 1) / 2] + self.0[n / 2]) / 2.0
+    }
+
+    /// The shortest.
+    pub fn fastest(&self) -> f64 {
+        self.0[0]
+    }
+
+    /// How many there are.
+    pub fn runs(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A network with random weights and images, ready to run.
+pub struct Work {
+    executor: CpuExecutor,
+    images: Tensor,
+    training: Option<Training>,
+}
+
+struct Training {
+    labels: Vec<usize>,
+    loss: CrossEntropy,
+    optimizer: Sgd,
+}
+
+impl Work {
+    /// For inference or a training step of `batch` images.
+    pub fn new(what: What, architecture: &Architecture, threads: usize, batch: usize) -> Outcome<Self> {
+        let weights = Weights::random(architecture, 0)?;
+        let options = CpuOptions { threads: Some(threads), ..CpuOptions::default() };
+        let executor = CpuExecutor::new(architecture, &weights, &options)?;
+        let mut rng = Rng::keyed(0, &[]);
+        let shape = [batch, architecture.resolution, architecture.resolution, architecture.input_channels];
+        let pixels = (0..shape.iter().product()).map(|_| rng.normal() as f32).collect();
+        let images = Tensor::new(&shape, pixels)?;
+        let training = (what == What::Train).then(|| Training {
+            labels: (0..batch).map(|_| rng.below(architecture.classes)).collect(),
+            loss: CrossEntropy::new(architecture, 0.0),
+            optimizer: Sgd::new(0.01, 0.9, 1e-4),
+        });
+        Ok(Self { executor, images, training })
+    }
+
+    /// One forward pass, or one whole training step.
+    pub fn once(&mut self) -> Outcome {
+        let Some(training) = &mut self.training else {
+            std::hint::black_box(self.executor.infer(&self.images)?);
+            return Ok(());
+        };
+        self.executor.zero_grad();
+        let logits = self.executor.forward(&self.images)?;
+        let loss = training.loss.forward(&logits, &training.labels)?;
+        self.executor.backward(&loss.d_logits)?;
+        training.optimizer.step(&mut self.executor)?;
+        Ok(())
+    }
+}
+
+/// The most memory that this process has had at once, where the system tells (Linux).
+pub fn peak_rss_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some((kib / 1024.0).round() as u64)
+}

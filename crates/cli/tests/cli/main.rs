@@ -1,0 +1,9 @@
+//! The binary as a user has it: real processes, real files, real signals.
+
+mod bad_data;
+mod bad_flags;
+mod common;
+mod failures;
+mod output;
+mod summary;
+mod training;
