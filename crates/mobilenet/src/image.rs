@@ -129,8 +129,7 @@ pub fn decode_file(path: &Path, channels: usize, limits: &DecodeLimits) -> Resul
 /// damaged.
 pub fn decode_bytes(bytes: &[u8], name: &Path, channels: usize, limits: &DecodeLimits) -> Result<Image> {
     guarded(name, || {
-        let (format, mut decoder) = open(bytes, limits)?;
-        structure::check(format, bytes)?;
+        let (format, mut decoder) = open(bytes, true, limits)?;
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let mut decoded = DynamicImage::from_decoder(decoder).map_err(|e| describe(format, &e))?;
         decoded.apply_orientation(orientation);
@@ -145,8 +144,7 @@ pub fn decode_bytes(bytes: &[u8], name: &Path, channels: usize, limits: &DecodeL
 /// pixels. Errors as in [`decode_bytes`].
 pub fn probe_bytes(bytes: &[u8], name: &Path, limits: &DecodeLimits) -> Result<ImageInfo> {
     guarded(name, || {
-        let (format, mut decoder) = open(bytes, limits)?;
-        structure::check(format, bytes)?;
+        let (format, mut decoder) = open(bytes, true, limits)?;
         let info = info(&mut decoder);
         if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP) {
             DynamicImage::from_decoder(decoder).map_err(|e| describe(format, &e))?;
@@ -161,7 +159,7 @@ pub fn probe_header(path: &Path, bytes: u64, limits: &DecodeLimits) -> Result<Im
     let mut start = Vec::new();
     let file = File::open(path).map_err(Error::io(path, "read"))?;
     file.take(bytes).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
-    guarded(path, || open(&start, limits).map(|(_, mut decoder)| info(&mut decoder)))
+    guarded(path, || open(&start, false, limits).map(|(_, mut decoder)| info(&mut decoder)))
 }
 
 fn info(decoder: &mut impl ImageDecoder) -> ImageInfo {
@@ -208,6 +206,9 @@ fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<(ImageFormat, impl
                 structure::guess_content(bytes)
             )
         })?;
+    if whole {
+        structure::check(format, bytes)?;
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut allowed = Limits::no_limits();
     allowed.max_alloc = Some(limits.max_pixels.saturating_mul(BYTES_PER_PIXEL));
