@@ -5,8 +5,9 @@
 
 use std::cell::RefCell;
 
-use fast_image_resize::images::{Image as ResizedMut, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::conventions::{Interpolation, Preprocessing, ResizeMode};
 use crate::error::{Error, Result};
@@ -76,12 +77,6 @@ pub fn resize_region(
         out.copy_from_slice(image.data());
         return Ok(());
     }
-    let pixels = if image.channels() == 3 { PixelType::U8x3 } else { PixelType::U8 };
-    let size = |extent: usize| u32::try_from(extent).map_err(|_| failed(format!("{extent} pixels a side")));
-    let source = ImageRef::new(size(image.width())?, size(image.height())?, image.data(), pixels)
-        .map_err(|e| failed(e.to_string()))?;
-    let mut target = ResizedMut::from_slice_u8(size(width)?, size(height)?, out, pixels)
-        .map_err(|e| failed(e.to_string()))?;
     let filter = match interpolation {
         Interpolation::Bilinear => FilterType::Bilinear,
         Interpolation::Bicubic => FilterType::CatmullRom,
@@ -90,12 +85,33 @@ pub fn resize_region(
         .resize_alg(ResizeAlg::Convolution(filter))
         .crop(region.left, region.top, region.width, region.height)
         .use_alpha(false);
+    // Typed calls: the untyped one would compile the resizer for every pixel type there is.
+    let result = if image.channels() == 3 {
+        resize::<U8x3>(image, width, height, &options, out)
+    } else {
+        resize::<U8>(image, width, height, &options, out)
+    };
+    result.map_err(failed)
+}
+
+fn resize<P: PixelTrait>(
+    image: &Image,
+    width: usize,
+    height: usize,
+    options: &ResizeOptions,
+    out: &mut [u8],
+) -> Result<(), String> {
+    let size = |extent: usize| u32::try_from(extent).map_err(|_| format!("{extent} pixels a side"));
+    let source = TypedImageRef::<P>::from_buffer(size(image.width())?, size(image.height())?, image.data())
+        .map_err(|e| e.to_string())?;
+    let mut target =
+        TypedImage::<P>::from_buffer(size(width)?, size(height)?, out).map_err(|e| e.to_string())?;
     RESIZER.with_borrow_mut(|resizer| {
-        let result = resizer.resize(&source, &mut target, &options);
+        let result = resizer.resize_typed(&source, &mut target, options);
         if resizer.size_of_internal_buffers() > KEPT_SCRATCH {
             resizer.reset_internal_buffers();
         }
-        result.map_err(|e| failed(e.to_string()))
+        result.map_err(|e| e.to_string())
     })
 }
 
