@@ -189,8 +189,13 @@ fn guarded<T>(name: &Path, step: impl FnOnce() -> Result<T, String>) -> Result<T
         .map_err(|problem| Error::Image { path: name.to_owned(), problem })
 }
 
-/// Recognises the format and reads the header, within `limits`.
-fn open<'a>(bytes: &'a [u8], limits: &DecodeLimits) -> Result<(ImageFormat, impl ImageDecoder + 'a), String> {
+/// Recognises the format and reads the header, within `limits`; with `whole`, `bytes` are all of the
+/// file and must not be cut short.
+fn open<'a>(
+    bytes: &'a [u8],
+    whole: bool,
+    limits: &DecodeLimits,
+) -> Result<(ImageFormat, impl ImageDecoder + 'a), String> {
     if bytes.is_empty() {
         return Err("the file is empty (0 bytes)".into());
     }
