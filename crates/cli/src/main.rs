@@ -1,6 +1,8 @@
 //! The `mobilenet` command: a file a subcommand. Each turns its flags into checked settings
 //! (an error there exits with 2), then runs (an error there exits with 1).
 
+#![forbid(unsafe_code)]
+
 mod architecture_flags;
 mod bench;
 mod classify;

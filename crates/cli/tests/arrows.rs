@@ -60,3 +60,15 @@ fn every_crate_has_the_workspace_lints_and_licence() {
         assert!(manifest.contains("[lints]\nworkspace = true"), "{}", package["name"]);
     }
 }
+
+#[test]
+fn only_the_kernels_have_unsafe_code() {
+    for package in metadata()["packages"].as_array().unwrap() {
+        let manifest = std::path::Path::new(package["manifest_path"].as_str().unwrap());
+        let sources = manifest.with_file_name("src");
+        let roots = ["lib.rs", "main.rs"].map(|name| sources.join(name));
+        let root = roots.into_iter().find(|root| root.is_file()).unwrap();
+        let forbids = std::fs::read_to_string(root).unwrap().contains("#![forbid(unsafe_code)]");
+        assert_eq!(forbids, package["name"] != "mobilenet-kernels", "{}", package["name"]);
+    }
+}

@@ -4,6 +4,8 @@
 //! [`Executor`] runs the one with the other. [`Model`] bundles them with class labels and is
 //! what a file holds.
 
+#![forbid(unsafe_code)]
+
 pub mod architecture;
 pub mod atomic_file;
 pub mod conventions;

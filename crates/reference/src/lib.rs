@@ -8,6 +8,8 @@
 //! Where a bound on the error of an f32 kernel is wanted, run the operator a second time on the
 //! absolute values: that gives Σ|a||b| of each output, to be multiplied by [`gamma`].
 
+#![forbid(unsafe_code)]
+
 pub mod activation;
 pub mod batch_norm;
 pub mod conv;
