@@ -13,6 +13,7 @@ use mobilenet_kernels::{im2col, pooling};
 
 use super::forward::{State, padded_row_len, product, ring_rows};
 use super::rows::{Ring, Source, chunk_pixels, row_geometry, windows};
+use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine, Stored};
 use crate::architecture::{Layer, Operator};
 use crate::error::{Error, Result};
@@ -69,12 +70,15 @@ impl CpuExecutor {
             });
         }
         self.ensure_gradients();
+        let start = self.timing.start();
         self.classifier_backward(d_logits.data(), batch);
+        self.timing.stop(start, Pass::Backward, CLASSIFIER);
 
-        let Self { engine, convs, parameters, training, .. } = self;
+        let Self { engine, convs, parameters, training, timing, .. } = self;
         let images_len = batch * self.architecture.input_shape().len();
         let [mut current, mut next] = std::mem::take(&mut training.gradients);
         for index in (0..convs.len()).rev() {
+            let start = timing.start();
             let (earlier, rest) = training.states.split_at(index);
             let state = &rest[0];
             let conv = &convs[index];
@@ -112,6 +116,7 @@ impl CpuExecutor {
                 _ => conv_backward(engine, &step, value, grad, d_input, memory),
             };
             merge_sums(&mut training.sums, items);
+            timing.stop(start, Pass::Backward, &layer.name);
             std::mem::swap(&mut current, &mut next);
         }
         training.gradients = [current, next];

@@ -9,6 +9,7 @@ use mobilenet_kernels::parallel::chunks;
 use mobilenet_kernels::{Buffer, Clamp, depthwise, im2col, pooling};
 
 use super::rows::{Ring, Source, chunk_pixels, row_geometry, windows};
+use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine};
 use crate::architecture::{Layer, Operator};
 use crate::error::{Error, Result};
@@ -113,12 +114,13 @@ impl CpuExecutor {
                 found: format!("{batch} image(s) with {last} pixel(s); use a larger batch or resolution"),
             });
         }
-        let Self { engine, convs, parameters, training, .. } = self;
+        let Self { engine, convs, parameters, training, timing, .. } = self;
         training.batch = batch;
         training.images.at_least(images.len()).copy_from_slice(images);
         training.states.resize_with(convs.len(), State::default);
         let conventions = &self.architecture.conventions;
         for index in 0..convs.len() {
+            let start = timing.start();
             let (before, rest) = training.states.split_at_mut(index);
             let state = &mut rest[0];
             let source = match before.last() {
@@ -152,8 +154,12 @@ impl CpuExecutor {
                 beta,
                 &mut (running, conventions.bn_epsilon, conventions.bn_momentum),
             );
+            timing.stop(start, Pass::Forward, &layer.name);
         }
-        self.classify(batch)
+        let start = self.timing.start();
+        let logits = self.classify(batch);
+        self.timing.stop(start, Pass::Forward, CLASSIFIER);
+        logits
     }
 
     /// Pools, drops out and multiplies by the classifier.

@@ -12,6 +12,7 @@ use mobilenet_kernels::{Buffer, Clamp, Isa, im2col, pooling};
 
 use super::forward::{padded_row_len, product, ring_rows};
 use super::rows::{Ring, Source, chunk_pixels, row_geometry, windows};
+use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine, Scratch, Stored};
 use crate::architecture::{Layer, Operator, Shape};
 use crate::error::Result;
@@ -55,7 +56,7 @@ impl CpuExecutor {
         if self.plan.is_none() {
             self.plan = Some(self.fold());
         }
-        let Self { engine, classifier, parameters, plan: Some(plan), inference, .. } = self else {
+        let Self { engine, classifier, parameters, plan: Some(plan), inference, timing, .. } = self else {
             unreachable!("the plan was made above");
         };
         let features = classifier.features;
@@ -65,7 +66,11 @@ impl CpuExecutor {
         let pooled = &mut pooled.at_least(batch * stride)[..batch * stride];
         let threads = engine.pool.threads();
         // Whole images for each thread as long as there are enough for all.
-        let whole = if threads == 1 { batch } else { batch / threads * threads };
+        let whole = match threads {
+            _ if timing.is_on() => 0,
+            1 => batch,
+            _ => batch / threads * threads,
+        };
         let largest = plan.largest();
         if whole > 0 {
             engine.pool.run(whole, &mut engine.scratch, chunks(pooled, stride), |image, scratch, pooled| {
@@ -93,7 +98,9 @@ impl CpuExecutor {
                     _ => &current[..stage.input().len()],
                 };
                 let output = &mut next.at_least(largest)[..stage.layer.output.len()];
+                let start = timing.start();
                 stage.spread(plan, engine, source, output);
+                timing.stop(start, Pass::Infer, &stage.layer.name);
                 std::mem::swap(current, next);
             }
             let pooled = &mut pooled[image * stride..][..features];
@@ -101,7 +108,9 @@ impl CpuExecutor {
         }
         let mut logits = Tensor::zeros(&[batch, classifier.outputs]);
         let epilogue = Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None };
+        let start = timing.start();
         product(engine, pooled, stride, batch, &plan.classifier, logits.data_mut(), epilogue);
+        timing.stop(start, Pass::Infer, CLASSIFIER);
         Ok(logits)
     }
 

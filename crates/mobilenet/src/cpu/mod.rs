@@ -6,6 +6,7 @@
 //! | `inference.rs` | folded weights, and the pass over blocks |
 //! | `forward.rs` | training mode: raw outputs, batch statistics |
 //! | `backward.rs` | gradients |
+//! | `timing.rs` | how long each layer takes |
 //!
 //! Work is cut into items by shape alone and partial sums are added in the order of the items, so
 //! results are the same to the bit for every number of threads.
@@ -14,6 +15,7 @@ mod backward;
 mod forward;
 mod inference;
 mod rows;
+mod timing;
 
 use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Buffer, Clamp, Isa};
@@ -24,6 +26,8 @@ use crate::error::{Error, Result};
 use crate::executor::{Executor, Parameter};
 use crate::tensor::Tensor;
 use crate::weights::{TensorSpec, Weights};
+
+pub use timing::{LayerTime, Pass};
 
 /// How a [`CpuExecutor`] uses the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +52,7 @@ pub struct CpuExecutor {
     plan: Option<inference::Plan>,
     inference: inference::Activations,
     dropout_seed: u64,
+    timing: timing::Timing,
 }
 
 /// What every pass needs: the instruction set, the threads and their scratch memory.
@@ -134,6 +139,7 @@ impl CpuExecutor {
             plan: None,
             inference: inference::Activations::default(),
             dropout_seed: 0,
+            timing: timing::Timing::default(),
         };
         executor.build(weights)?;
         Ok(executor)
