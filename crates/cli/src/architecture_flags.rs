@@ -1,18 +1,41 @@
 //! The flags that describe a network, shared by every command that can build one.
 
-use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use std::ffi::OsStr;
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, Args, Command};
 use mobilenet::{Architecture, Body, Preset};
 
 use crate::failure::{Failure, Outcome};
 
-/// A parser of names known to the library: help and completions list them, a slip is answered
-/// with the nearest.
-pub fn one_of<T>(names: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
+/// A parser of names that the library knows: help and completions list them, and a slip is answered
+/// by the library's own message, with the nearest.
+#[derive(Clone)]
+pub struct Names<T> {
+    names: Vec<&'static str>,
+    parsed: PhantomData<fn() -> T>,
+}
+
+/// A parser of these names.
+pub fn one_of<T>(names: impl IntoIterator<Item = &'static str>) -> Names<T> {
+    Names { names: names.into_iter().collect(), parsed: PhantomData }
+}
+
+impl<T> TypedValueParser for Names<T>
 where
-    T: std::str::FromStr<Err = mobilenet::Error> + Clone + Send + Sync + 'static,
+    T: FromStr<Err = mobilenet::Error> + Clone + Send + Sync + 'static,
 {
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
+    type Value = T;
+
+    fn parse_ref(&self, command: &Command, flag: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        StringValueParser::new().try_map(|name| name.parse::<T>()).parse_ref(command, flag, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.names.iter().map(PossibleValue::new)))
+    }
 }
 
 /// What the network is to be; what is not given stays as it is.

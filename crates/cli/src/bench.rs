@@ -1,5 +1,6 @@
 //! `mobilenet bench`: how fast this machine runs the network, and how fast it could.
 
+mod layers;
 mod measure;
 mod overview;
 
@@ -23,7 +24,7 @@ use measure::{Times, Work};
   mobilenet bench train --batch 32 --seconds 10 --json
   mobilenet bench infer --width 0.25 --resolution 128 --json
 
-Without `infer` or `train`: both, for each body and layer by layer.")]
+Without `infer` or `train`: both, for each body, and layer by layer for the body given.")]
 pub struct Flags {
     /// What to time alone
     what: Option<What>,

@@ -33,7 +33,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -160,7 +160,7 @@ mod tests {
         table.row(vec!["long name".into(), "20".into()]);
         let mut text = Vec::new();
         table.write(&mut text).unwrap();
-        let text = anstream::adapter::strip_bytes(&text).to_string();
+        let text = anstream::adapter::strip_str(std::str::from_utf8(&text).unwrap()).to_string();
         assert_eq!(text, "class       n\n猫          1\nlong name  20\n");
     }
 }

@@ -202,6 +202,13 @@ fn introduce(out: &mut dyn Write, run: &Run, executor: &CpuExecutor) -> Outcome 
     let row =
         |out: &mut dyn Write, title: &str, text: String| writeln!(out, "{FAINT}{title:<8}{FAINT:#} {text}");
     row(out, "data", run.data.description.clone())?;
+    let (images, held_out) = (run.data.train.len() as u64, run.data.held_out.len() as u64);
+    let classes = run.data.train.classes().len() as u64;
+    row(
+        out,
+        "images",
+        format!("{} of {} classes, {} held out", grouped(images), grouped(classes), grouped(held_out)),
+    )?;
     row(
         out,
         "network",

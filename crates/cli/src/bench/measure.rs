@@ -52,7 +52,8 @@ impl Times {
 
 /// A network with random weights and images, ready to run.
 pub struct Work {
-    executor: CpuExecutor,
+    /// What runs it.
+    pub executor: CpuExecutor,
     images: Tensor,
     training: Option<Training>,
 }

@@ -1,5 +1,5 @@
-//! `mobilenet bench` alone: every body, whole and layer by layer, against what the machine can do
-//! at most.
+//! `mobilenet bench` alone: every body whole, and one layer by layer, against what the machine can
+//! do at most.
 
 use std::io::Write;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Isa, peak};
 use serde::Serialize;
 
+use super::layers::{self, LayerTimes};
 use super::measure::{Times, Work};
 use super::{Settings, What};
 use crate::architecture_flags::describe;
@@ -19,7 +20,7 @@ use crate::style::{Align, FAINT, STRONG, Table, grouped, percent};
 
 /// A training step does the forward pass's multiply-adds three times: forward, and for the
 /// gradients of inputs and of weights.
-const TRAINING_FACTOR: f64 = 3.0;
+pub const TRAINING_FACTOR: u64 = 3;
 
 #[derive(Serialize)]
 struct Json {
@@ -27,6 +28,7 @@ struct Json {
     threads: usize,
     peak_mult_adds_per_s: f64,
     bodies: Vec<BodyTimes>,
+    layers: Vec<LayerTimes>,
 }
 
 /// One body, whole.
@@ -53,7 +55,7 @@ struct Measured {
 pub fn run(settings: &Settings, json: bool, out: &mut dyn Write) -> Outcome {
     let isa = Isa::from_environment().map_err(Failure::usage)?;
     let bar = Bar::new();
-    let steps = 1 + 2 * Body::ALL.len() as u64;
+    let steps = 2 + 2 * Body::ALL.len() as u64;
     bar.set(0, steps, "bench".into(), "the machine's peak".into());
     let peak = {
         let pool = Pool::new(settings.threads)?;
@@ -75,8 +77,11 @@ pub fn run(settings: &Settings, json: bool, out: &mut dyn Write) -> Outcome {
             train: measure(What::Train, 2 + 2 * n)?,
         });
     }
+    bar.set(steps - 1, steps, "bench".into(), "layer by layer".into());
+    let layers = layers::measure(settings, &settings.architecture, peak)?;
     bar.clear();
-    let found = Json { isa: isa.name(), threads: settings.threads, peak_mult_adds_per_s: peak, bodies };
+    let (isa, threads) = (isa.name(), settings.threads);
+    let found = Json { isa, threads, peak_mult_adds_per_s: peak, bodies, layers };
     if json { crate::json::write(out, &found) } else { text(out, settings, &found) }
 }
 
@@ -90,8 +95,8 @@ fn measured(
     let batch = settings.batch(what);
     let mut work = Work::new(what, architecture, settings.threads, batch)?;
     let times = Times::measure(settings.seconds, || work.once())?;
-    let factor = if what == What::Train { TRAINING_FACTOR } else { 1.0 };
-    let mult_adds = factor * cost.mult_adds() as f64 * batch as f64;
+    let factor = if what == What::Train { TRAINING_FACTOR } else { 1 };
+    let mult_adds = (factor * cost.mult_adds()) as f64 * batch as f64;
     Ok(Measured {
         batch,
         ms_median: 1e3 * times.median(),
@@ -122,7 +127,7 @@ fn text(out: &mut dyn Write, settings: &Settings, found: &Json) -> Outcome {
         ("of the peak", Align::Right),
     ]);
     for body in &found.bodies {
-        for (what, m, factor) in [("infer", &body.infer, 1), ("train", &body.train, TRAINING_FACTOR as u64)] {
+        for (what, m, factor) in [("infer", &body.infer, 1), ("train", &body.train, TRAINING_FACTOR)] {
             table.row(vec![
                 if what == "infer" { body.body.into() } else { String::new() },
                 what.into(),
@@ -147,5 +152,6 @@ fn text(out: &mut dyn Write, settings: &Settings, found: &Json) -> Outcome {
             ratio(|body| body.train.ms_median),
         )?;
     }
-    Ok(())
+    writeln!(out)?;
+    layers::text(out, &found.layers)
 }

@@ -147,7 +147,8 @@ fn model_files_that_cannot_be_used() {
     assert!(matches!(ran.status, Some(1 | 2)), "{ran:?}");
     assert!(ran.stderr.contains("width"), "{ran:?}");
     squares(&folder.join("others"), &["a", "b", "c"], 8);
-    run_in(folder, &["evaluate", "--model", "run", "--data", "others"]).failed(1, &["`c`", "2 classes"]);
+    run_in(folder, &["evaluate", "--model", "run", "--data", "others"])
+        .failed(1, &["others", "the model's", "`c`"]);
     // Fine-tuning to other classes begins with what fits.
     run_in(folder, &["train", "--data", "others", "--init", "run", "--epochs", "1", "--out", "tuned"])
         .succeeded();

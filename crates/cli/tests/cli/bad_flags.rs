@@ -45,10 +45,13 @@ const CASES: &[(&[&str], &[&str])] = &[
     (&["evaluate", "--model", "m", "--batch-size", "0"], &["--batch-size: found 0, expected at least 1"]),
     (&["evaluate", "--model", "m", "--threads", "0"], &["--threads: found 0, expected at least 1"]),
     // Unknown names, with the nearest.
-    (&["summary", "--body", "separabel"], &["separabel", "'separable'"]),
-    (&["summary", "--conventions", "tfslim"], &["tfslim", "'tf-slim'"]),
-    (&["train", "--optimizer", "sdg"], &["sdg", "'sgd'"]),
-    (&["train", "--schedule", "onecycle"], &["onecycle", "'one-cycle'"]),
+    (&["summary", "--body", "separabel"], &["unknown body `separabel`", "did you mean `separable`?"]),
+    (&["summary", "--conventions", "tfslim"], &["unknown convention `tfslim`", "did you mean `tf-slim`?"]),
+    (
+        &["train", "--optimizer", "rmsprp"],
+        &["unknown optimizer `rmsprp`; known: sgd, rmsprop, adamw; did you mean `rmsprop`?"],
+    ),
+    (&["train", "--schedule", "onecycle"], &["unknown schedule `onecycle`", "did you mean `one-cycle`?"]),
     (&["train", "--learning-rate", "1"], &["--learning-rate"]),
     (&["train", "--epoch", "1"], &["--epoch", "'--epochs'"]),
     (&["trian"], &["trian", "'train'"]),

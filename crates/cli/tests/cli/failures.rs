@@ -80,7 +80,7 @@ fn a_vanished_file_is_named_and_the_run_goes_on_once_it_is_back() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
     data(folder);
-    let flags = ["--epochs", "60", "--cache-mib", "0"];
+    let flags = ["--epochs", "24", "--cache-mib", "0"];
     stopped(folder, &flags);
     let saved = models(&folder.join("run"));
     // All of one class, so that whichever image comes next, one soon is missing; and in the
