@@ -300,7 +300,7 @@ mod tests {
     use crate::weights::Role;
 
     fn small() -> Architecture {
-        Architecture { width_multiplier: 0.25, resolution: 32, classes: 5, ..Architecture::default() }
+        Architecture { width_multiplier: 0.25, resolution: 33, classes: 5, ..Architecture::default() }
     }
 
     #[test]
@@ -326,9 +326,9 @@ mod tests {
         let architecture = small();
         let weights = Weights::random(&architecture, 3).unwrap();
         let mut executor = CpuExecutor::new(&architecture, &weights, &CpuOptions::default()).unwrap();
-        for shape in [vec![0, 32, 32, 3], vec![1, 33, 32, 3], vec![1, 32, 32, 1], vec![32, 32, 3]] {
+        for shape in [vec![0, 33, 33, 3], vec![1, 32, 33, 3], vec![1, 33, 33, 1], vec![33, 33, 3]] {
             let error = executor.infer(&Tensor::zeros(&shape)).unwrap_err().to_string();
-            assert!(error.contains("[N ≥ 1, 32, 32, 3]"), "{error}");
+            assert!(error.contains("[N ≥ 1, 33, 33, 3]"), "{error}");
         }
         let d = Tensor::zeros(&[1, 5]);
         assert!(executor.backward(&d).unwrap_err().to_string().contains("forward"));
@@ -340,8 +340,8 @@ mod tests {
         let weights = Weights::random(&architecture, 3).unwrap();
         let mut rng = crate::rng::Rng::keyed(1, &[]);
         for batch in [1, 2, 5] {
-            let images: Vec<f32> = (0..batch * 32 * 32 * 3).map(|_| rng.normal() as f32).collect();
-            let images = Tensor::new(&[batch, 32, 32, 3], images).unwrap();
+            let images: Vec<f32> = (0..batch * 33 * 33 * 3).map(|_| rng.normal() as f32).collect();
+            let images = Tensor::new(&[batch, 33, 33, 3], images).unwrap();
             let results: Vec<_> = [1, 2, 3]
                 .into_iter()
                 .map(|threads| {
