@@ -63,9 +63,9 @@ fn jpeg_ends(bytes: &[u8]) -> bool {
 /// Follows PNG chunks up to IEND (PNG specification, section 5).
 fn png_ends(bytes: &[u8]) -> bool {
     let mut at = 8;
-    while let Some(header) = bytes.get(at..at + 8) {
+    while let Some(header) = bytes.get(at..).and_then(|rest| rest.get(..8)) {
         let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        at += 12 + length;
+        at = at.saturating_add(12).saturating_add(length);
         if &header[4..] == b"IEND" {
             return at <= bytes.len();
         }

@@ -389,7 +389,8 @@ mod tests {
         }
         assert!(areas.iter().all(|a| (0.075..=1.0).contains(a)));
         let mean = areas.iter().sum::<f64>() / areas.len() as f64;
-        assert!((0.40..0.56).contains(&mean), "{mean}");
+        // Uniform from 0.08 to about the 200·200·ratio that fit, 0.69 of the area in the mean.
+        assert!((0.35..0.43).contains(&mean), "{mean}");
         // Nothing fits a strip: the central part within the ratios.
         let strip = crop.region(3, 5000, &mut Rng::keyed(0, &[]));
         assert_eq!(strip, Region { left: 0.0, top: 2498.0, width: 3.0, height: 4.0 });
