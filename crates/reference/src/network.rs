@@ -182,9 +182,22 @@ impl Network {
 
     /// Logits `[N, classes]` with the running statistics.
     pub fn infer(&self, parameters: &Parameters, images: &[f64], batch: usize) -> Vec<f64> {
+        self.infer_disturbed(parameters, images, batch, |_, _| {})
+    }
+
+    /// [`Network::infer`], where `disturb` may change the output of each convolution, which it
+    /// gets with the number of channels: a way to learn what rounding errors lead to.
+    pub fn infer_disturbed(
+        &self,
+        parameters: &Parameters,
+        images: &[f64],
+        batch: usize,
+        mut disturb: impl FnMut(&mut [f64], usize),
+    ) -> Vec<f64> {
         let mut x = images.to_vec();
         for (layer, p) in self.layers.iter().zip(&parameters.layers) {
-            let raw = layer.convolve(&x, &p.weight, batch);
+            let mut raw = layer.convolve(&x, &p.weight, batch);
+            disturb(&mut raw, layer.outputs);
             let normalised = batch_norm::normalise(&raw, &p.running, &p.gamma, &p.beta, self.epsilon);
             x = relu(&normalised, self.limit);
         }
@@ -193,7 +206,19 @@ impl Network {
 
     /// Training mode: batch statistics, which update the running ones.
     pub fn forward(&self, parameters: &mut Parameters, images: &[f64], batch: usize) -> Trace {
-        self.forward_with(parameters, images, batch, |_, _| {})
+        self.forward_disturbed(parameters, images, batch, |_, _| {})
+    }
+
+    /// [`Network::forward`], where `disturb` may change the output of each convolution, which it
+    /// gets with the number of channels.
+    pub fn forward_disturbed(
+        &self,
+        parameters: &mut Parameters,
+        images: &[f64],
+        batch: usize,
+        disturb: impl FnMut(&mut [f64], usize),
+    ) -> Trace {
+        self.forward_with(parameters, images, batch, disturb, |_, _| {})
     }
 
     /// Shifts each β by the least that leaves no pre-activation of this batch in training mode
@@ -203,51 +228,62 @@ impl Network {
     /// value lies: one value of a thousand that does changes a gradient by a thousandth.
     pub fn avoid_kinks(&self, parameters: &mut Parameters, images: &[f64], batch: usize, margin: f64) {
         let running: Vec<_> = parameters.layers.iter().map(|layer| layer.running.clone()).collect();
-        self.forward_with(parameters, images, batch, |beta, normalised| {
-            let channels = beta.len();
-            for (c, beta) in beta.iter_mut().enumerate() {
-                let clearance = |shift: f64| {
-                    let values = normalised.iter().skip(c).step_by(channels);
-                    values
-                        .map(|v| {
-                            (v + shift).abs().min(self.limit.map_or(f64::MAX, |six| (v + shift - six).abs()))
-                        })
-                        .fold(f64::MAX, f64::min)
-                };
-                // 0, then alternating outward.
-                let shifts =
-                    (0..400).map(|i| f64::from((i + 1) / 2) / 400.0 * if i % 2 == 0 { 1.0 } else { -1.0 });
-                let mut best = (f64::MIN, 0.0);
-                for shift in shifts {
-                    let found = clearance(shift);
-                    if found > best.0 {
-                        best = (found, shift);
+        self.forward_with(
+            parameters,
+            images,
+            batch,
+            |_, _| {},
+            |beta, normalised| {
+                let channels = beta.len();
+                for (c, beta) in beta.iter_mut().enumerate() {
+                    let clearance = |shift: f64| {
+                        let values = normalised.iter().skip(c).step_by(channels);
+                        values
+                            .map(|v| {
+                                (v + shift)
+                                    .abs()
+                                    .min(self.limit.map_or(f64::MAX, |six| (v + shift - six).abs()))
+                            })
+                            .fold(f64::MAX, f64::min)
+                    };
+                    // 0, then alternating outward.
+                    let shifts = (0..400)
+                        .map(|i| f64::from((i + 1) / 2) / 400.0 * if i % 2 == 0 { 1.0 } else { -1.0 });
+                    let mut best = (f64::MIN, 0.0);
+                    for shift in shifts {
+                        let found = clearance(shift);
+                        if found > best.0 {
+                            best = (found, shift);
+                        }
+                        if found >= margin {
+                            break;
+                        }
                     }
-                    if found >= margin {
-                        break;
-                    }
+                    // f32, so that the network under test can have exactly this β.
+                    *beta = f64::from((*beta + best.1) as f32);
                 }
-                // f32, so that the network under test can have exactly this β.
-                *beta = f64::from((*beta + best.1) as f32);
-            }
-        });
+            },
+        );
         for (layer, running) in parameters.layers.iter_mut().zip(running) {
             layer.running = running;
         }
     }
 
-    /// [`Network::forward`], where `adjust` may change each β after seeing what it leads to.
+    /// [`Network::forward_disturbed`], where `adjust` may change each β after seeing what it leads
+    /// to.
     fn forward_with(
         &self,
         parameters: &mut Parameters,
         images: &[f64],
         batch: usize,
+        mut disturb: impl FnMut(&mut [f64], usize),
         mut adjust: impl FnMut(&mut [f64], &[f64]),
     ) -> Trace {
         let mut x = images.to_vec();
         let mut layers = Vec::with_capacity(self.layers.len());
         for (layer, p) in self.layers.iter().zip(&mut parameters.layers) {
-            let raw = layer.convolve(&x, &p.weight, batch);
+            let mut raw = layer.convolve(&x, &p.weight, batch);
+            disturb(&mut raw, layer.outputs);
             let statistics = batch_norm::statistics(&raw, layer.outputs);
             let rows = raw.len() / layer.outputs;
             batch_norm::update_running(&mut p.running, &statistics, rows, self.momentum);
