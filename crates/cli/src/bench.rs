@@ -24,7 +24,8 @@ use measure::{Times, Work};
   mobilenet bench train --batch 32 --seconds 10 --json
   mobilenet bench infer --width 0.25 --resolution 128 --json
 
-Without `infer` or `train`: both, for each body, and layer by layer for the body given.")]
+Without `infer` or `train`: both, for each body, and layer by layer for the body given.
+MOBILENET_ISA in the environment forces an instruction set (portable, avx2, …).")]
 pub struct Flags {
     /// What to time alone
     what: Option<What>,

@@ -71,7 +71,13 @@ impl<'a> Progress<'a> {
     /// Shows what just happened.
     pub fn show(&mut self, event: &Event) {
         match event {
-            Event::Started { epochs, .. } => self.epochs = *epochs,
+            Event::Started { epochs, steps_per_epoch, step, .. } => {
+                self.epochs = *epochs;
+                if *step < (epochs * steps_per_epoch) as u64 {
+                    let result = writeln!(self.out);
+                    self.note(result);
+                }
+            }
             Event::Step(step) => self.step(step),
             Event::Evaluating { epoch, done, total } => self.bar.set(
                 *done as u64,
@@ -124,6 +130,10 @@ impl<'a> Progress<'a> {
         let result = self.bar.aside(&mut write);
         self.heading = false;
         self.records.push(r.clone());
+        self.note(result);
+    }
+
+    fn note(&mut self, result: io::Result<()>) {
         if let Err(error) = result {
             self.error.get_or_insert(error);
         }

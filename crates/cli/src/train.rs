@@ -138,7 +138,7 @@ pub fn tell_skipped(skipped: &[Skipped]) {
         return;
     }
     let files = if skipped.len() == 1 { "1 file".to_owned() } else { format!("{} files", skipped.len()) };
-    let mut text = format!("{files} cannot be used and left out (--strict makes that an error):");
+    let mut text = format!("left out {files} that cannot be used (--strict makes that an error):");
     for Skipped { path, problem } in skipped.iter().take(SHOWN) {
         text.push_str(&format!("\n  {}: {problem}", path.display()));
     }
@@ -197,53 +197,62 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
 
 /// Says what is about to happen, and why so.
 fn introduce(out: &mut dyn Write, run: &Run, executor: &CpuExecutor) -> Outcome {
-    let (plan, a) = (&run.plan, &run.plan.architecture);
-    let cost = a.cost(1)?;
-    let row =
-        |out: &mut dyn Write, title: &str, text: String| writeln!(out, "{FAINT}{title:<8}{FAINT:#} {text}");
-    row(out, "data", run.data.description.clone())?;
-    let (images, held_out) = (run.data.train.len() as u64, run.data.held_out.len() as u64);
-    let classes = run.data.train.classes().len() as u64;
-    row(
-        out,
-        "images",
-        format!("{} of {} classes, {} held out", grouped(images), grouped(classes), grouped(held_out)),
-    )?;
-    row(
-        out,
-        "network",
-        format!(
-            "{}; {} multiply-adds, {} parameters",
-            describe(a),
-            grouped(cost.mult_adds()),
-            grouped(cost.parameters())
-        ),
-    )?;
-    let recipe = &plan.recipe;
-    let name = |value: Option<&'static str>| value.unwrap_or_default();
-    row(
-        out,
-        "training",
-        format!(
-            "{} epochs in batches of {}, {} with lr {} ({})",
-            plan.epochs,
-            plan.batch_size,
-            name(recipe.optimizer.map(|kind| kind.name())),
-            recipe.lr.unwrap_or_default(),
-            name(recipe.schedule.map(|kind| kind.name())),
-        ),
-    )?;
+    let (plan, data, a) = (&run.plan, &run.data, &run.plan.architecture);
+    let (cost, recipe) = (a.cost(1)?, &plan.recipe);
+    let count = |n: usize| grouped(n as u64);
     let threads = executor.threads();
-    let threads = if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
-    row(out, "machine", format!("{threads}, {}", executor.isa().name()))?;
-    row(out, "run", run.folder.path().display().to_string())?;
+    let mut rows = vec![
+        ("data", data.description.clone()),
+        (
+            "images",
+            format!(
+                "{} of {} classes, {} held out",
+                count(data.train.len()),
+                count(data.train.classes().len()),
+                count(data.held_out.len())
+            ),
+        ),
+        (
+            "network",
+            format!(
+                "{}; {} multiply-adds, {} parameters",
+                describe(a),
+                grouped(cost.mult_adds()),
+                grouped(cost.parameters())
+            ),
+        ),
+        (
+            "training",
+            format!(
+                "{} epochs in batches of {}, {} with lr {} ({})",
+                plan.epochs,
+                plan.batch_size,
+                recipe.optimizer.map_or("", |kind| kind.name()),
+                recipe.lr.unwrap_or_default(),
+                recipe.schedule.map_or("", |kind| kind.name()),
+            ),
+        ),
+        (
+            "machine",
+            format!("{threads} thread{}, {}", if threads == 1 { "" } else { "s" }, executor.isa().name()),
+        ),
+        ("run", run.folder.path().display().to_string()),
+    ];
+    if let Some(state) = &run.state {
+        rows.push((
+            "resumed",
+            format!("after step {} ({})", state.progress.step, duration(state.progress.seconds)),
+        ));
+    }
+    for (title, text) in rows {
+        writeln!(out, "{FAINT}{title:<8}{FAINT:#} {text}")?;
+    }
     if !plan.choices.is_empty() {
         writeln!(out, "\n{FAINT}chosen, because not given:{FAINT:#}")?;
         for choice in &plan.choices {
             writeln!(out, "  {choice}")?;
         }
     }
-    writeln!(out)?;
     out.flush()?;
     Ok(())
 }

@@ -27,7 +27,7 @@ pub struct DataFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     strict: Option<bool>,
     /// Decoded images kept in memory, in MiB
-    #[arg(long, alias = "cache", value_name = "MIB")]
+    #[arg(long, visible_alias = "cache", value_name = "MIB")]
     cache_mib: Option<u64>,
     /// Threads that decode and augment [default: one a core]
     #[arg(long, value_name = "N")]
@@ -84,7 +84,7 @@ pub struct OptimizerFlags {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     decay_bias: Option<bool>,
     /// Largest norm of the gradient; 0 for no limit
-    #[arg(long, alias = "clip", value_name = "NORM", allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "clip", value_name = "NORM", allow_negative_numbers = true)]
     clip_norm: Option<f64>,
     /// Share of each label that is spread over all classes
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
@@ -108,7 +108,7 @@ pub struct ScheduleFlags {
     #[arg(long, value_parser = one_of::<ScheduleKind>(ScheduleKind::ALL.map(ScheduleKind::name)))]
     schedule: Option<ScheduleKind>,
     /// Epochs in which the learning rate first rises from 0
-    #[arg(long, alias = "warmup", value_name = "EPOCHS", allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "warmup", value_name = "EPOCHS", allow_negative_numbers = true)]
     warmup_epochs: Option<f64>,
     /// step: epochs between changes
     #[arg(long, value_name = "EPOCHS", allow_negative_numbers = true)]

@@ -152,6 +152,6 @@ fn text(out: &mut dyn Write, settings: &Settings, found: &Json) -> Outcome {
             ratio(|body| body.train.ms_median),
         )?;
     }
-    writeln!(out)?;
+    writeln!(out, "\nlayer by layer, the {} body:\n", settings.architecture.body.name())?;
     layers::text(out, &found.layers)
 }
