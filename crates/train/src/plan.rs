@@ -200,21 +200,22 @@ impl Plan {
         Ok(Loader::new(Arc::clone(images), options)?)
     }
 
-    /// The model that the run begins with: random, or `init` with a new classifier if its classes
-    /// are others.
+    /// The model that the run begins with: random, or `init`, with a random classifier unless its
+    /// classes are the same.
     ///
     /// # Errors
     /// When `init` does not fit the network.
     pub fn model(&self, labels: &[String], init: Option<&Model>) -> Result<Model> {
-        let Some(init) = init else {
-            return Ok(Model::random(self.architecture.clone(), labels.to_vec(), self.seed)?);
-        };
-        let same = init.labels == labels
-            && init.architecture.conventions.background_class
-                == self.architecture.conventions.background_class;
-        let mut model = if same { init.clone() } else { init.for_new_classes(labels.to_vec(), self.seed)? };
-        model.architecture = self.architecture.clone();
-        model.check()?;
+        let mut model = Model::random(self.architecture.clone(), labels.to_vec(), self.seed)?;
+        if let Some(init) = init {
+            let same_classes = init.labels == labels;
+            for (name, tensor) in init.weights.iter() {
+                if same_classes || !name.starts_with("classifier.") {
+                    model.weights.insert(name, tensor.clone());
+                }
+            }
+            model.check()?;
+        }
         Ok(model)
     }
 
@@ -373,6 +374,9 @@ impl Chooser {
             // Labels from folders have no background class; only a preset's weights do.
             conventions.background_class = false;
             a.conventions = conventions;
+        }
+        if init.is_some_and(|init| init.classes != facts.classes) {
+            a.conventions.background_class = false;
         }
         let c = &mut a.conventions;
         if let Some(resize) = r.resize {

@@ -191,11 +191,11 @@ fn stopped_at_any_step_it_resumes_to_the_same_bits() {
 fn killed_at_any_event_it_resumes_to_the_same_bits() {
     let temporary = tempfile::tempdir().unwrap();
     for save_seconds in [0.0, 1e6] {
-        let recipe = Recipe { save_seconds: Some(save_seconds), ema: Some(0.5), ..recipe() };
+        let recipe = Recipe { save_seconds: Some(save_seconds), ema: Some(0.5), epochs: Some(2), ..recipe() };
         let whole = temporary.path().join(format!("whole {save_seconds}"));
         let mut events = 0;
         begin(&recipe, &whole, &mut |_, _| events += 1).unwrap();
-        for at in (0..events).step_by(if save_seconds == 0.0 { 3 } else { 1 }) {
+        for at in (0..events).step_by(if save_seconds == 0.0 { 5 } else { 2 }) {
             let folder = temporary.path().join(format!("{save_seconds} {at}"));
             let mut seen = 0;
             // A panic in the observer ends it on the spot, like a kill: nothing is tidied up.
