@@ -6,7 +6,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from cases import STEPS
 from rows import layers
+
+
+def depthwise(x, weight, stride, dilation):
+    """Depthwise convolution tap by tap: F.conv2d takes minutes over it in double precision."""
+    high, wide = (size - 2 * dilation for size in x.shape[2:])
+    taps = [(ky, kx) for ky in range(3) for kx in range(3)]
+    return sum(
+        x[:, :, ky * dilation :, kx * dilation :][:, :, :high:stride, :wide:stride] * weight[:, 0, ky, kx, None, None]
+        for ky, kx in taps
+    )
 
 
 class MobileNet:
@@ -30,7 +41,10 @@ class MobileNet:
             # Explicit zeros, so that uneven pads need no operator of their own.
             x = F.pad(x, (before, after, before, after))
             groups = inputs if kind == "depthwise" else 1
-            x = F.conv2d(x, t[f"{name}.weight"], stride=stride, dilation=dilation, groups=groups)
+            if kind == "depthwise" and x.dtype == torch.float64:
+                x = depthwise(x, t[f"{name}.weight"], stride, dilation)
+            else:
+                x = F.conv2d(x, t[f"{name}.weight"], stride=stride, dilation=dilation, groups=groups)
             raw, beta = x, t[f"{name}.bn.bias"]
 
             def normalise(momentum):
@@ -86,3 +100,30 @@ def avoid_kinks(a, weights, images, margin):
         if name.endswith(".bn.bias"):
             weights[name] = net.tensors[name].detach().float().numpy()
     return least
+
+
+def train(a, weights, batches, smoothing, sgd, dtype):
+    """Inference and training logits, gradients and running statistics of the first batch, and the
+    losses of STEPS steps of SGD that take the batches in turn."""
+    net = MobileNet(a, weights, dtype)
+    images = [torch.tensor(i, dtype=dtype) for i, _ in batches]
+    labels = [torch.tensor(l) for _, l in batches]
+    result, losses = {}, []
+    with torch.no_grad():
+        result["logits.infer"] = net(images[0], False)
+    optimizer = torch.optim.SGD(net.parameters().values(), **sgd)
+    for step in range(STEPS):
+        logits = net(images[step % len(batches)], True)
+        loss = F.cross_entropy(logits, labels[step % len(batches)], label_smoothing=smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        if step == 0:
+            result["logits.train"] = logits.detach()
+            for name, tensor in net.tensors.items():
+                if tensor.requires_grad:
+                    result[f"grad/{name}"] = tensor.grad.clone()
+                else:
+                    result[f"after/{name}"] = tensor.clone()
+        optimizer.step()
+        losses.append(loss.item())
+    return {**{name: value.double().numpy() for name, value in result.items()}, "losses": np.array(losses)}
