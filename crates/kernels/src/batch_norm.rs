@@ -6,9 +6,11 @@
 //! backward pass needs over the whole batch ([`GradientSums`]) are taken where the gradient that
 //! they are about is made. Sums run over at most a few hundred rows in f32 lanes and then into f64.
 
+#![allow(clippy::needless_range_loop)] // one index into several arrays of vectors at once
+
 use crate::activation::Clamp;
 use crate::isa::Isa;
-use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
+use crate::simd::{Kernel, Simd, dispatch, for_channel_groups, load_all, store_all};
 
 /// Per channel: y = z·scale + shift.
 #[derive(Clone, Copy, Debug)]
@@ -65,17 +67,20 @@ impl Kernel for Activate<'_> {
         // SAFETY: `activate` checked the lengths.
         unsafe {
             let (low, high) = (s.splat(clamp.low), s.splat(clamp.high));
-            for row in 0..input.len() / channels {
-                let from = input.as_ptr().add(row * channels);
-                let to = output.as_mut_ptr().add(row * output_stride);
-                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
-                    let scale = simd::load::<S, PARTIAL>(s, affine.scale.as_ptr().add(c), n);
-                    let shift = simd::load::<S, PARTIAL>(s, affine.shift.as_ptr().add(c), n);
-                    let z = simd::load::<S, PARTIAL>(s, from.add(c), n);
-                    let y = s.clamp(s.mul_add(z, scale, shift), low, high);
-                    simd::store::<S, PARTIAL>(s, to.add(c), y, n);
-                });
-            }
+            for_channel_groups!(S, channels, 4, |c, n, PARTIAL, VECTORS| {
+                let scale = load_all::<S, PARTIAL, VECTORS>(s, affine.scale.as_ptr().add(c), n);
+                let shift = load_all::<S, PARTIAL, VECTORS>(s, affine.shift.as_ptr().add(c), n);
+                let (mut from, mut to) = (input.as_ptr().add(c), output.as_mut_ptr().add(c));
+                for _ in 0..input.len() / channels {
+                    let z = load_all::<S, PARTIAL, VECTORS>(s, from, n);
+                    let mut y = z;
+                    for v in 0..VECTORS {
+                        y[v] = s.clamp(s.mul_add(z[v], scale[v], shift[v]), low, high);
+                    }
+                    store_all::<S, PARTIAL, VECTORS>(s, to, y, n);
+                    (from, to) = (from.wrapping_add(channels), to.wrapping_add(output_stride));
+                }
+            });
         }
     }
 }
@@ -194,17 +199,21 @@ impl Kernel for ShiftedSums<'_> {
         let channels = shift.len();
         // SAFETY: `Moments::add_rows` checked the lengths.
         unsafe {
-            for_channel_blocks!(S, channels, |c, n, PARTIAL| {
-                let shift = simd::load::<S, PARTIAL>(s, shift.as_ptr().add(c), n);
-                let (mut total, mut squares) = (s.splat(0.0), s.splat(0.0));
-                for row in 0..rows.len() / channels {
-                    let z = simd::load::<S, PARTIAL>(s, rows.as_ptr().add(row * channels + c), n);
-                    let z = s.sub(z, shift);
-                    total = s.add(total, z);
-                    squares = s.mul_add(z, z, squares);
+            for_channel_groups!(S, channels, 4, |c, n, PARTIAL, VECTORS| {
+                let shift = load_all::<S, PARTIAL, VECTORS>(s, shift.as_ptr().add(c), n);
+                let (mut total, mut squares) = ([s.splat(0.0); VECTORS], [s.splat(0.0); VECTORS]);
+                let mut from = rows.as_ptr().add(c);
+                for _ in 0..rows.len() / channels {
+                    let z = load_all::<S, PARTIAL, VECTORS>(s, from, n);
+                    for v in 0..VECTORS {
+                        let z = s.sub(z[v], shift[v]);
+                        total[v] = s.add(total[v], z);
+                        squares[v] = s.mul_add(z, z, squares[v]);
+                    }
+                    from = from.wrapping_add(channels);
                 }
-                simd::store::<S, PARTIAL>(s, sum.as_mut_ptr().add(c), total, n);
-                simd::store::<S, PARTIAL>(s, square.as_mut_ptr().add(c), squares, n);
+                store_all::<S, PARTIAL, VECTORS>(s, sum.as_mut_ptr().add(c), total, n);
+                store_all::<S, PARTIAL, VECTORS>(s, square.as_mut_ptr().add(c), squares, n);
             });
         }
     }
@@ -311,21 +320,24 @@ impl Kernel for GradientLanes<'_> {
         // SAFETY: `GradientSums::add_rows` checked the lengths.
         unsafe {
             let (low, high) = (s.splat(clamp.low), s.splat(clamp.high));
-            for_channel_blocks!(S, channels, |c, n, PARTIAL| {
-                let scale = simd::load::<S, PARTIAL>(s, affine.scale.as_ptr().add(c), n);
-                let shift = simd::load::<S, PARTIAL>(s, affine.shift.as_ptr().add(c), n);
-                let mean = simd::load::<S, PARTIAL>(s, mean.as_ptr().add(c), n);
-                let (mut total, mut deviations) = (s.splat(0.0), s.splat(0.0));
-                for row in 0..z.len() / channels {
-                    let at = row * channels + c;
-                    let z = simd::load::<S, PARTIAL>(s, z.as_ptr().add(at), n);
-                    let d = simd::load::<S, PARTIAL>(s, d_activated.as_ptr().add(at), n);
-                    let d = s.keep_inside(d, s.mul_add(z, scale, shift), low, high);
-                    total = s.add(total, d);
-                    deviations = s.mul_add(d, s.sub(z, mean), deviations);
+            for_channel_groups!(S, channels, 2, |c, n, PARTIAL, VECTORS| {
+                let scale = load_all::<S, PARTIAL, VECTORS>(s, affine.scale.as_ptr().add(c), n);
+                let shift = load_all::<S, PARTIAL, VECTORS>(s, affine.shift.as_ptr().add(c), n);
+                let mean = load_all::<S, PARTIAL, VECTORS>(s, mean.as_ptr().add(c), n);
+                let (mut total, mut deviations) = ([s.splat(0.0); VECTORS], [s.splat(0.0); VECTORS]);
+                let (mut z_at, mut d_at) = (z.as_ptr().add(c), d_activated.as_ptr().add(c));
+                for _ in 0..z.len() / channels {
+                    let z = load_all::<S, PARTIAL, VECTORS>(s, z_at, n);
+                    let d = load_all::<S, PARTIAL, VECTORS>(s, d_at, n);
+                    for v in 0..VECTORS {
+                        let d = s.keep_inside(d[v], s.mul_add(z[v], scale[v], shift[v]), low, high);
+                        total[v] = s.add(total[v], d);
+                        deviations[v] = s.mul_add(d, s.sub(z[v], mean[v]), deviations[v]);
+                    }
+                    (z_at, d_at) = (z_at.wrapping_add(channels), d_at.wrapping_add(channels));
                 }
-                simd::store::<S, PARTIAL>(s, sum.as_mut_ptr().add(c), total, n);
-                simd::store::<S, PARTIAL>(s, deviation.as_mut_ptr().add(c), deviations, n);
+                store_all::<S, PARTIAL, VECTORS>(s, sum.as_mut_ptr().add(c), total, n);
+                store_all::<S, PARTIAL, VECTORS>(s, deviation.as_mut_ptr().add(c), deviations, n);
             });
         }
     }
@@ -386,20 +398,28 @@ impl Kernel for Backward<'_> {
         // SAFETY: `backward` checked the lengths.
         unsafe {
             let (low, high) = (s.splat(clamp.low), s.splat(clamp.high));
-            for row in 0..z.len() / channels {
-                let at = row * channels;
-                let to = output.as_mut_ptr().add(row * output_stride);
-                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
-                    let get = |values: &[f32]| simd::load::<S, PARTIAL>(s, values.as_ptr().add(c), n);
-                    let scale = get(affine.scale);
-                    let z = simd::load::<S, PARTIAL>(s, z.as_ptr().add(at + c), n);
-                    let d = simd::load::<S, PARTIAL>(s, d_activated.as_ptr().add(at + c), n);
-                    let d = s.keep_inside(d, s.mul_add(z, scale, get(affine.shift)), low, high);
-                    let d = s.sub(s.mul(scale, d), get(correction.offset));
-                    let d = s.neg_mul_add(get(correction.slope), s.sub(z, get(mean)), d);
-                    simd::store::<S, PARTIAL>(s, to.add(c), d, n);
-                });
-            }
+            for_channel_groups!(S, channels, 2, |c, n, PARTIAL, VECTORS| {
+                let scale = load_all::<S, PARTIAL, VECTORS>(s, affine.scale.as_ptr().add(c), n);
+                let shift = load_all::<S, PARTIAL, VECTORS>(s, affine.shift.as_ptr().add(c), n);
+                let mean = load_all::<S, PARTIAL, VECTORS>(s, mean.as_ptr().add(c), n);
+                let offset = load_all::<S, PARTIAL, VECTORS>(s, correction.offset.as_ptr().add(c), n);
+                let slope = load_all::<S, PARTIAL, VECTORS>(s, correction.slope.as_ptr().add(c), n);
+                let (mut z_at, mut d_at) = (z.as_ptr().add(c), d_activated.as_ptr().add(c));
+                let mut to = output.as_mut_ptr().add(c);
+                for _ in 0..z.len() / channels {
+                    let z = load_all::<S, PARTIAL, VECTORS>(s, z_at, n);
+                    let d = load_all::<S, PARTIAL, VECTORS>(s, d_at, n);
+                    let mut d_raw = d;
+                    for v in 0..VECTORS {
+                        let d = s.keep_inside(d[v], s.mul_add(z[v], scale[v], shift[v]), low, high);
+                        let d = s.sub(s.mul(scale[v], d), offset[v]);
+                        d_raw[v] = s.neg_mul_add(slope[v], s.sub(z[v], mean[v]), d);
+                    }
+                    store_all::<S, PARTIAL, VECTORS>(s, to, d_raw, n);
+                    (z_at, d_at) = (z_at.wrapping_add(channels), d_at.wrapping_add(channels));
+                    to = to.wrapping_add(output_stride);
+                }
+            });
         }
     }
 }

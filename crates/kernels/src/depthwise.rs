@@ -119,6 +119,26 @@ impl Kernel for ConvolveRow<'_> {
     }
 }
 
+/// A block of channels of all nine taps, which are `channels` apart.
+#[inline(always)]
+unsafe fn taps<S: Simd, const PARTIAL: bool>(
+    s: S,
+    from: *const f32,
+    channels: usize,
+    n: usize,
+) -> [[S::V; 3]; 3] {
+    // SAFETY: the callers checked that nine rows of `channels` are there.
+    unsafe {
+        let mut taps = [[s.splat(0.0); 3]; 3];
+        for ky in 0..3 {
+            for kx in 0..3 {
+                taps[ky][kx] = simd::load::<S, PARTIAL>(s, from.wrapping_add((3 * ky + kx) * channels), n);
+            }
+        }
+        taps
+    }
+}
+
 impl ConvolveRow<'_> {
     /// The row, `GROUP` outputs at a time, which share what they load; what is left, and everything
     /// when `GROUP` is 0 (stride and dilation known at run time only), one at a time.
@@ -154,13 +174,8 @@ impl ConvolveRow<'_> {
 
     #[inline(always)]
     unsafe fn filter<S: Simd, const PARTIAL: bool>(&self, s: S, c: usize, n: usize) -> [[S::V; 3]; 3] {
-        let weights = self.weights.as_ptr().wrapping_add(c);
-        std::array::from_fn(|ky| {
-            std::array::from_fn(|kx| {
-                // SAFETY: see `run`.
-                unsafe { simd::load::<S, PARTIAL>(s, weights.add((3 * ky + kx) * self.geometry.channels), n) }
-            })
-        })
+        // SAFETY: see `run`.
+        unsafe { taps::<S, PARTIAL>(s, self.weights.as_ptr().wrapping_add(c), self.geometry.channels, n) }
     }
 
     #[inline(always)]
@@ -298,14 +313,13 @@ impl FilterGradient<'_> {
             let RowGeometry { channels, pixel_stride, stride, dilation, .. } = self.geometry;
             let grad = self.grad.as_mut_ptr().add(c);
             let d_output = self.d_output.as_ptr().add(c);
-            let mut sums: [[S::V; 3]; 3] = std::array::from_fn(|ky| {
-                std::array::from_fn(|kx| simd::load::<S, PARTIAL>(s, grad.add((3 * ky + kx) * channels), n))
-            });
+            let mut sums = taps::<S, PARTIAL>(s, grad, channels, n);
             let mut x = first;
             while GROUP > 0 && x + GROUP <= end {
-                let d: [S::V; GROUP] = std::array::from_fn(|output| {
-                    simd::load::<S, PARTIAL>(s, d_output.add((x + output) * channels), n)
-                });
+                let mut d = [s.splat(0.0); GROUP];
+                for (output, d) in d.iter_mut().enumerate() {
+                    *d = simd::load::<S, PARTIAL>(s, d_output.add((x + output) * channels), n);
+                }
                 for ky in 0..3 {
                     let row = self.rows[ky].as_ptr().add(x * STRIDE * pixel_stride + c);
                     for column in 0..(GROUP.max(1) - 1) * STRIDE + 3 {

@@ -388,7 +388,7 @@ impl Tile {
             let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
             let (mut a_at, mut b_at) = (a, b);
             for _ in 0..self.steps {
-                let columns: [S::V; VECTORS] = std::array::from_fn(|v| s.load(b_at.add(v * S::LANES)));
+                let columns = simd::load_all::<S, false, VECTORS>(s, b_at, S::LANES);
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let scalar = s.splat(*a_at.add(row * self.a_row));
                     for (sum, column) in sums.iter_mut().zip(columns) {

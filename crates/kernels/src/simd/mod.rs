@@ -83,6 +83,69 @@ macro_rules! for_channel_blocks {
 }
 pub(crate) use for_channel_blocks;
 
+/// Like [`for_channel_blocks`], but as long as it can with `$width` vectors at a time (`WIDTH` of
+/// them in the body): what the vectors of a block need stays in registers while rows go by.
+macro_rules! for_channel_groups {
+    ($s:ty, $channels:expr, $width:literal, |$c:ident, $n:ident, $partial:ident, $vectors:ident| $body:expr) => {{
+        let channels: usize = $channels;
+        let mut $c = 0;
+        while $c + $width * <$s>::LANES <= channels {
+            let $n = <$s>::LANES;
+            const $partial: bool = false;
+            const $vectors: usize = $width;
+            $body;
+            $c += $width * <$s>::LANES;
+        }
+        while $c + <$s>::LANES <= channels {
+            let $n = <$s>::LANES;
+            const $partial: bool = false;
+            const $vectors: usize = 1;
+            $body;
+            $c += <$s>::LANES;
+        }
+        if $c < channels {
+            let $n = channels - $c;
+            const $partial: bool = true;
+            const $vectors: usize = 1;
+            $body;
+        }
+    }};
+}
+pub(crate) use for_channel_groups;
+
+/// Neighbouring vectors from `from` on; only the first `n` lanes of the last one if `PARTIAL`.
+#[inline(always)]
+pub(crate) unsafe fn load_all<S: Simd, const PARTIAL: bool, const VECTORS: usize>(
+    s: S,
+    from: *const f32,
+    n: usize,
+) -> [S::V; VECTORS] {
+    // A loop, not `array::from_fn`: a closure that is not inlined would be compiled without the
+    // instruction set.
+    // SAFETY: the caller's promise, see the trait.
+    unsafe {
+        let mut vectors = [s.splat(0.0); VECTORS];
+        for (v, vector) in vectors.iter_mut().enumerate() {
+            *vector = load::<S, PARTIAL>(s, from.add(v * S::LANES), n);
+        }
+        vectors
+    }
+}
+
+/// The counterpart of [`load_all`].
+#[inline(always)]
+pub(crate) unsafe fn store_all<S: Simd, const PARTIAL: bool, const VECTORS: usize>(
+    s: S,
+    to: *mut f32,
+    vectors: [S::V; VECTORS],
+    n: usize,
+) {
+    for (v, vector) in vectors.into_iter().enumerate() {
+        // SAFETY: the caller's promise, see the trait.
+        unsafe { store::<S, PARTIAL>(s, to.add(v * S::LANES), vector, n) }
+    }
+}
+
 /// Work that is compiled once for each instruction set.
 pub(crate) trait Kernel {
     /// What it returns.

@@ -12,7 +12,7 @@ use mobilenet_kernels::parallel::chunks;
 use mobilenet_kernels::{im2col, pooling};
 
 use super::forward::{State, padded_row_len, product, ring_rows};
-use super::rows::{Ring, Source, chunk_pixels, row_geometry, windows};
+use super::rows::{Ring, Source, chunk_pixels, images_per_item, row_geometry, windows};
 use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine, Stored};
 use crate::architecture::{Layer, Operator};
@@ -295,59 +295,73 @@ fn depthwise_backward(
     let mut turned = vec![0.0; weight.len()];
     depthwise::by_tap(weight, channels, &mut taps);
     depthwise::turned(&taps, channels, &mut turned);
-    let batch = step.batch;
-    let partials = &mut partials.at_least(batch * weight.len())[..batch * weight.len()];
+    let per_item = images_per_item(step.batch);
+    let items = step.batch.div_ceil(per_item);
+    let partials = &mut partials.at_least(items * weight.len())[..items * weight.len()];
+    let (input_len, output_len) = (layer.input.len(), layer.output.len());
     let parts = (
-        chunks(d_input, layer.input.len()),
+        chunks(d_input, per_item * input_len),
         chunks(partials, weight.len()),
-        chunks(reset(sums, batch, channels), 1),
+        chunks(reset(sums, items, channels), 1),
     );
     let input_row = padded_row_len(layer);
     let gradient = GradientRows::new(layer, pixel);
     let geometry_back = RowGeometry { outputs: layer.input.width, stride: 1, ..geometry };
-    engine.pool.run(batch, &mut engine.scratch, parts, |image, scratch, (d_input, partial, sums)| {
+    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (d_input, partial, sums)| {
         partial.fill(0.0);
-        let source = step.source.image(image);
-        // Filter: this layer's input rows against the gradient of its raw output.
         let memory = scratch.input.at_least(Ring::memory(input_row, layer.dilation));
         let mut inputs =
             Ring::new(memory, input_row, layer.pads.left * pixel, layer.dilation, layer.input.height);
-        let out_width = layer.output.width;
-        let d_image = scratch.output.at_least(layer.output.len());
-        let first = image * layer.output.pixels();
-        step.d_raw(first..first + layer.output.pixels(), d_image, channels);
-        for (y, d_row) in d_image.chunks_exact(out_width * channels).enumerate() {
-            let at = ring_rows(layer, y);
-            inputs.advance(at[2], |row, pixels| {
-                let width = layer.input.width;
-                source.load(row * width..(row + 1) * width, pixels, pixel);
-            });
-            depthwise::accumulate_filter_gradient(
-                isa,
-                geometry,
-                at.map(|row| inputs.row(row)),
-                d_row,
-                partial,
-            );
-        }
-        // Input: the turned filter over rows of gradients.
         let memory = scratch.gradient.at_least(Ring::memory(gradient.row_len, layer.dilation));
         let mut gradients =
             Ring::new(memory, gradient.row_len, gradient.left, layer.dilation, gradient.height);
-        for (y, d_row) in d_input.chunks_exact_mut(layer.input.width * channels).enumerate() {
-            let at = gradient.rows(y);
-            gradients.advance(at[2], |row, pixels| gradient.spread(row, d_image, pixels));
-            depthwise::convolve_row(
-                isa,
-                geometry_back,
-                at.map(|row| gradients.row(row)),
-                &turned,
-                None,
-                d_row,
-            );
-        }
-        if let Some(before) = step.before {
-            add_sums(&mut sums[0], isa, before, d_input, source.raw(0..layer.input.pixels()));
+        let d_image = scratch.output.at_least(output_len);
+        let first = item * per_item;
+        let (mut counted, mut done) = (0, 0);
+        for image in first..first + d_input.len() / input_len {
+            let source = step.source.image(image);
+            let pixels = layer.output.pixels();
+            step.d_raw(image * pixels..(image + 1) * pixels, d_image, channels);
+            // Filter: this layer's input rows against the gradient of its raw output.
+            inputs.rewind();
+            for (y, d_row) in d_image.chunks_exact(layer.output.width * channels).enumerate() {
+                let at = ring_rows(layer, y);
+                inputs.advance(at[2], |row, pixels| {
+                    let width = layer.input.width;
+                    source.load(row * width..(row + 1) * width, pixels, pixel);
+                });
+                depthwise::accumulate_filter_gradient(
+                    isa,
+                    geometry,
+                    at.map(|row| inputs.row(row)),
+                    d_row,
+                    partial,
+                );
+            }
+            // Input: the turned filter over rows of gradients.
+            gradients.rewind();
+            let d_rows = &mut d_input[done..done + input_len];
+            for (y, d_row) in d_rows.chunks_exact_mut(layer.input.width * channels).enumerate() {
+                let at = gradient.rows(y);
+                gradients.advance(at[2], |row, pixels| gradient.spread(row, d_image, pixels));
+                depthwise::convolve_row(
+                    isa,
+                    geometry_back,
+                    at.map(|row| gradients.row(row)),
+                    &turned,
+                    None,
+                    d_row,
+                );
+            }
+            done += input_len;
+            let last = done == d_input.len();
+            if let Some(before) = step.before
+                && (last || done - counted >= 256 * channels)
+            {
+                let z = &step.source.values[first * input_len + counted..first * input_len + done];
+                add_sums(&mut sums[0], isa, before, &d_input[counted..done], z);
+                counted = done;
+            }
         }
     });
     let mut by_tap = vec![0.0; weight.len()];
@@ -357,7 +371,7 @@ fn depthwise_backward(
             *grad += by_tap[tap * channels + channel];
         }
     }
-    batch
+    items
 }
 
 /// A depthwise layer's output gradient, spread out by its stride (zeros in between) and padded, so

@@ -8,7 +8,7 @@ use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::parallel::chunks;
 use mobilenet_kernels::{Buffer, Clamp, depthwise, im2col, pooling};
 
-use super::rows::{Ring, Source, chunk_pixels, row_geometry, windows};
+use super::rows::{Ring, Source, chunk_pixels, images_per_item, row_geometry, windows};
 use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine};
 use crate::architecture::{Layer, Operator};
@@ -277,27 +277,36 @@ fn depthwise_forward(
     depthwise::by_tap(weight, channels, &mut taps);
     let row_len = padded_row_len(layer);
     let batch = z.len() / layer.output.len();
-    let parts = (chunks(z, layer.output.len()), chunks(reset(moments, batch, channels), 1));
-    engine.pool.run(batch, &mut engine.scratch, parts, |image, scratch, (z, moments)| {
-        let source = source.image(image);
+    let per_item = images_per_item(batch);
+    let items = batch.div_ceil(per_item);
+    let parts = (chunks(z, per_item * layer.output.len()), chunks(reset(moments, items, channels), 1));
+    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (z, moments)| {
         let memory = scratch.input.at_least(Ring::memory(row_len, layer.dilation));
         let left = layer.pads.left * geometry.pixel_stride;
         let mut ring = Ring::new(memory, row_len, left, layer.dilation, layer.input.height);
-        let together = (128 / width).max(1);
-        for (group, rows) in z.chunks_mut(together * width * channels).enumerate() {
-            for (index, output) in rows.chunks_mut(width * channels).enumerate() {
-                let y = group * together + index;
+        // Statistics are taken of a few hundred pixels at a time, while they are in the cache.
+        let (mut counted, mut done) = (0, 0);
+        for index in 0..z.len() / layer.output.len() {
+            let source = source.image(item * per_item + index);
+            ring.rewind();
+            for y in 0..layer.output.height {
                 let at = ring_rows(layer, y);
                 ring.advance(at[2], |row, pixels| {
                     let width = layer.input.width;
                     source.load(row * width..(row + 1) * width, pixels, geometry.pixel_stride);
                 });
+                let output = &mut z[done..done + width * channels];
                 depthwise::convolve_row(isa, geometry, at.map(|row| ring.row(row)), &taps, None, output);
+                done += width * channels;
+                if done - counted >= 128 * channels {
+                    moments[0].add_rows(isa, &z[counted..done]);
+                    counted = done;
+                }
             }
-            moments[0].add_rows(isa, rows);
         }
+        moments[0].add_rows(isa, &z[counted..done]);
     });
-    batch
+    items
 }
 
 /// Values of a padded row: all pixels and their pads, at the pixel stride.

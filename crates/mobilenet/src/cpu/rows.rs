@@ -85,7 +85,8 @@ pub(super) fn row_geometry(layer: &Layer) -> RowGeometry {
 
 /// A few padded rows of one image in the cache, of which a filter touches three at a time.
 ///
-/// Rows must be asked for in ascending order; each is loaded once.
+/// Rows must be asked for in ascending order; each is loaded once. What is loaded must leave the
+/// same values untouched in every row, since the zeros there are written once only.
 pub(super) struct Ring<'a> {
     rows: &'a mut [f32],
     row_len: usize,
@@ -103,10 +104,15 @@ impl<'a> Ring<'a> {
         (2 * dilation + 2) * row_len
     }
 
-    /// A ring over `memory` for the rows of an image of `height`; pixels start `left` values in.
+    /// A ring over `memory` for the rows of images of `height`; pixels start `left` values in.
     pub fn new(memory: &'a mut [f32], row_len: usize, left: usize, dilation: usize, height: usize) -> Self {
         memory.fill(0.0);
         Self { rows: memory, row_len, left, slots: 2 * dilation + 1, loaded: 0, height }
+    }
+
+    /// Starts again at the first row, for the next image.
+    pub fn rewind(&mut self) {
+        self.loaded = 0;
     }
 
     /// Starts at a row other than the first.
@@ -129,6 +135,13 @@ impl<'a> Ring<'a> {
         let slot = if inside { row as usize % self.slots } else { self.slots };
         &self.rows[slot * self.row_len..][..self.row_len]
     }
+}
+
+/// Groups that the images of a batch are cut into for depthwise layers: enough for many threads, and
+/// few enough that merging their sums costs little. The same for every number of threads.
+pub(super) fn images_per_item(batch: usize) -> usize {
+    const MOST_ITEMS: usize = 32;
+    batch.div_ceil(MOST_ITEMS)
 }
 
 /// Pixels of a chunk whose rows of `width` values stay in the L2 cache beside what else is there.
