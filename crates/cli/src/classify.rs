@@ -223,3 +223,38 @@ impl Writer<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mobilenet::{Architecture, Preset};
+
+    use super::*;
+
+    fn model(preset: Preset) -> Model {
+        let architecture = Architecture {
+            width_multiplier: 0.25,
+            classes: 3,
+            conventions: preset.conventions(),
+            ..Architecture::default()
+        };
+        Model::random(architecture, ["a", "b", "c"].map(String::from).to_vec(), 0).unwrap()
+    }
+
+    #[test]
+    fn the_likeliest_come_first_and_ties_in_order() {
+        let found = likeliest(&model(Preset::Reference), &[0.0, 2.0, 0.0], 2);
+        let names: Vec<_> = found.iter().map(|p| (p.class, p.label.as_str())).collect();
+        assert_eq!(names, [(1, "b"), (0, "a")]);
+        let sum = 2.0 + 2f64.exp();
+        assert!((found[0].probability - 2f64.exp() / sum).abs() < 1e-12);
+        assert_eq!(likeliest(&model(Preset::Reference), &[1e30, -1e30, 0.0], 9).len(), 3);
+    }
+
+    #[test]
+    fn a_background_class_takes_its_probability_but_is_no_answer() {
+        let found = likeliest(&model(Preset::TfSlim), &[3.0, 1.0, 2.0, 0.0], 5);
+        let names: Vec<_> = found.iter().map(|p| (p.class, p.label.as_str())).collect();
+        assert_eq!(names, [(1, "b"), (0, "a"), (2, "c")]);
+        assert!(found.iter().map(|p| p.probability).sum::<f64>() < 0.5);
+    }
+}
