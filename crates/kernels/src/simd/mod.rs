@@ -106,7 +106,8 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     // kernel's conditions are the caller's promise.
     unsafe {
         match isa.0 {
-            Kind::Portable => kernel.run(portable::Portable),
+            Kind::Portable => kernel.run::<portable::Portable>(portable::Arrays),
+            Kind::Wide => kernel.run::<portable::Wide>(portable::Arrays),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => avx2::run(kernel),
             #[cfg(target_arch = "x86_64")]
@@ -119,6 +120,7 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 pub(crate) fn lanes(isa: Isa) -> usize {
     match isa.0 {
         Kind::Portable => portable::Portable::LANES,
+        Kind::Wide => portable::Wide::LANES,
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => avx2::Avx2::LANES,
         #[cfg(target_arch = "x86_64")]

@@ -2,22 +2,26 @@
 
 use super::Simd;
 
-/// Four lanes: one register of every machine's baseline.
+/// Arrays of `LANES`, and tiles of `ROWS`.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable;
+pub(crate) struct Arrays<const LANES: usize, const ROWS: usize>;
 
-const LANES: usize = 4;
+/// Four lanes: one register of every machine's baseline.
+pub(crate) type Portable = Arrays<4, 4>;
+
+/// The shape of AVX-512: so that its blocks, tails and tiles are walked, slowly, on every machine.
+pub(crate) type Wide = Arrays<16, 14>;
 
 #[inline(always)]
-fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+fn zip<const LANES: usize>(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
 // SAFETY (of every block below): pointers are valid for the lanes touched, by the trait's contract.
-impl Simd for Portable {
+impl<const LANES: usize, const ROWS: usize> Simd for Arrays<LANES, ROWS> {
     type V = [f32; LANES];
     const LANES: usize = LANES;
-    const TILE_ROWS: usize = 4;
+    const TILE_ROWS: usize = ROWS;
 
     #[inline(always)]
     unsafe fn splat(self, x: f32) -> Self::V {
