@@ -11,7 +11,7 @@ use mobilenet_train::data::{self, DataError, list_images};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::failure::{Failure, Outcome, complain, warn};
+use crate::failure::{Failure, MOST_THREADS, Outcome, complain, warn, within};
 use crate::style::{FAINT, STRONG};
 
 /// Name what images show, with a trained model
@@ -50,15 +50,11 @@ struct Settings {
 
 impl Flags {
     fn settings(self) -> Outcome<Settings> {
-        for (flag, value) in
-            [("--top-k", self.top_k), ("--batch", self.batch), ("--threads", self.threads.unwrap_or(1))]
-        {
-            if value == 0 {
-                return Err(Failure::usage(format!("{flag}: found 0, expected at least 1")));
-            }
-        }
+        within("--top-k", self.top_k, 1_000_000)?;
+        within("--batch", self.batch, 1024)?;
+        within("--threads", self.threads.unwrap_or(1), MOST_THREADS)?;
         let Self { model, inputs, top_k, batch, threads } = self;
-        Ok(Settings { model, inputs, top_k, batch: batch.min(1024), threads })
+        Ok(Settings { model, inputs, top_k, batch, threads })
     }
 }
 
