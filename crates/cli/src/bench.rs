@@ -12,7 +12,7 @@ use mobilenet::Architecture;
 use serde::Serialize;
 
 use crate::architecture_flags::{ArchitectureFlags, describe};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, MOST_THREADS, Outcome, within};
 use crate::style::{STRONG, grouped};
 use measure::{Times, Work};
 
@@ -85,11 +85,8 @@ struct Settings {
 impl Flags {
     fn settings(self) -> Outcome<Settings> {
         let threads = self.threads.unwrap_or_else(cores);
-        for (flag, value) in [("--threads", threads), ("--batch", self.batch.unwrap_or(1))] {
-            if !(1..=65_536).contains(&value) {
-                return Err(Failure::usage(format!("{flag}: found {value}, expected 1 to 65536")));
-            }
-        }
+        within("--threads", threads, MOST_THREADS)?;
+        within("--batch", self.batch.unwrap_or(1), 65_536)?;
         if !(self.seconds > 0.0 && self.seconds <= 3600.0) {
             let found = self.seconds;
             return Err(Failure::usage(format!(

@@ -11,7 +11,7 @@ use mobilenet_train::data::{self, DataError, list_images};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::failure::{Failure, Outcome, complain, warn};
+use crate::failure::{Failure, MOST_THREADS, Outcome, complain, warn, within};
 use crate::style::{FAINT, STRONG};
 
 /// Name what images show, with a trained model
@@ -50,15 +50,11 @@ struct Settings {
 
 impl Flags {
     fn settings(self) -> Outcome<Settings> {
-        for (flag, value) in
-            [("--top-k", self.top_k), ("--batch", self.batch), ("--threads", self.threads.unwrap_or(1))]
-        {
-            if value == 0 {
-                return Err(Failure::usage(format!("{flag}: found 0, expected at least 1")));
-            }
-        }
+        within("--top-k", self.top_k, 1_000_000)?;
+        within("--batch", self.batch, 1024)?;
+        within("--threads", self.threads.unwrap_or(1), MOST_THREADS)?;
         let Self { model, inputs, top_k, batch, threads } = self;
-        Ok(Settings { model, inputs, top_k, batch: batch.min(1024), threads })
+        Ok(Settings { model, inputs, top_k, batch, threads })
     }
 }
 
@@ -221,5 +217,40 @@ impl Writer<'_> {
             writeln!(self.out, "]")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mobilenet::{Architecture, Preset};
+
+    use super::*;
+
+    fn model(preset: Preset) -> Model {
+        let architecture = Architecture {
+            width_multiplier: 0.25,
+            classes: 3,
+            conventions: preset.conventions(),
+            ..Architecture::default()
+        };
+        Model::random(architecture, ["a", "b", "c"].map(String::from).to_vec(), 0).unwrap()
+    }
+
+    #[test]
+    fn the_likeliest_come_first_and_ties_in_order() {
+        let found = likeliest(&model(Preset::Reference), &[0.0, 2.0, 0.0], 2);
+        let names: Vec<_> = found.iter().map(|p| (p.class, p.label.as_str())).collect();
+        assert_eq!(names, [(1, "b"), (0, "a")]);
+        let sum = 2.0 + 2f64.exp();
+        assert!((found[0].probability - 2f64.exp() / sum).abs() < 1e-12);
+        assert_eq!(likeliest(&model(Preset::Reference), &[1e30, -1e30, 0.0], 9).len(), 3);
+    }
+
+    #[test]
+    fn a_background_class_takes_its_probability_but_is_no_answer() {
+        let found = likeliest(&model(Preset::TfSlim), &[3.0, 1.0, 2.0, 0.0], 5);
+        let names: Vec<_> = found.iter().map(|p| (p.class, p.label.as_str())).collect();
+        assert_eq!(names, [(1, "b"), (0, "a"), (2, "c")]);
+        assert!(found.iter().map(|p| p.probability).sum::<f64>() < 0.5);
     }
 }

@@ -12,7 +12,7 @@ use mobilenet_train::evaluation::{ClassScore, EvaluationOptions, evaluate};
 use mobilenet_train::{Evaluation, Recipe};
 use serde::Serialize;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, MOST_THREADS, Outcome, within};
 use crate::progress::Bar;
 use crate::style::{FAINT, grouped};
 use crate::train::{JsonSkipped, json_skipped, tell_skipped};
@@ -68,15 +68,9 @@ struct Settings {
 
 impl Flags {
     fn settings(self) -> Outcome<Settings> {
-        for (flag, value) in [
-            ("--batch-size", self.batch_size),
-            ("--threads", self.threads.unwrap_or(1)),
-            ("--workers", self.workers.unwrap_or(1)),
-        ] {
-            if value == 0 {
-                return Err(Failure::usage(format!("{flag}: found 0, expected at least 1")));
-            }
-        }
+        within("--batch-size", self.batch_size, 65_536)?;
+        within("--threads", self.threads.unwrap_or(1), MOST_THREADS)?;
+        within("--workers", self.workers.unwrap_or(1), MOST_THREADS)?;
         let Self { model, data, batch_size, tta, strict, threads, workers } = self;
         let images = match (data, recipe_beside(&model)) {
             (Some(data), _) => {

@@ -81,6 +81,17 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// A usage error unless the value of a flag is between 1 and `most`.
+pub fn within(flag: &str, value: usize, most: usize) -> Outcome {
+    if (1..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{flag}: found {value}, expected 1 to {most}")))
+}
+
+/// More threads than any machine should be asked for.
+pub const MOST_THREADS: usize = 1024;
+
 /// An error on standard error that does not end the command.
 pub fn complain(error: impl Display) {
     let red = style::ERROR;

@@ -257,6 +257,27 @@ fn gradients() {
     });
 }
 
+#[test]
+fn no_gradient_on_the_kinks_themselves() {
+    // As in PyTorch and TensorFlow: neither at 0 nor at 6.
+    on_every_isa(|isa| {
+        for channels in CHANNELS {
+            let (one, zero) = (vec![1.0; channels], vec![0.0; channels]);
+            let affine = Affine { scale: &one, shift: &zero };
+            let layer = Normalisation { affine, mean: &zero, clamp: Clamp::RELU6 };
+            let z: Vec<f32> = [0.0, 3.0, 6.0].iter().flat_map(|&z| vec![z; channels]).collect();
+            let d = vec![1.0; z.len()];
+            let mut d_z = vec![SENTINEL; z.len()];
+            backward(isa, layer, Correction { offset: &zero, slope: &zero }, &d, &z, &mut d_z, channels);
+            let expected: Vec<f32> = [0.0, 1.0, 0.0].iter().flat_map(|&d| vec![d; channels]).collect();
+            assert_eq!(d_z, expected, "{}", isa.name());
+            let mut sums = GradientSums::new(channels);
+            sums.add_rows(isa, layer, &d, &z);
+            assert_eq!(sums.d(), vec![1.0; channels], "{}", isa.name());
+        }
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 

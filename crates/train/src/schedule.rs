@@ -147,7 +147,7 @@ mod tests {
             let cycle = schedule(Shape::OneCycle { rise: 0.3, div: 25.0, final_div: 1e4 }, 0, total);
             for step in 0..total + 2 {
                 let lr = cycle.at(step);
-                assert!(lr.is_finite() && lr >= 0.0 && lr <= 0.2 + 1e-12, "{total} {step} {lr}");
+                assert!((0.0..=0.2 + 1e-12).contains(&lr), "{total} {step} {lr}");
             }
         }
     }

@@ -205,9 +205,11 @@ fn threads_and_workers_do_not_change_a_bit() {
 #[test]
 fn ctrl_c_stops_saves_and_resumes_to_the_same_bits() {
     let place = Place::new();
-    place.train("whole", &[]).succeeded();
+    // Long enough not to end before the signal comes.
+    let long = ["--epochs", "12"];
+    place.train("whole", &long).succeeded();
     for name in ["INT", "TERM"] {
-        let child = place.start(&[SMALL, &["--out", name]].concat());
+        let child = place.start(&[SMALL, &long, &["--out", name]].concat());
         wait_for(&place.path(name).join("state.safetensors"));
         signal(&child, name);
         let ran: Ran = child.wait_with_output().unwrap().into();
@@ -218,8 +220,7 @@ fn ctrl_c_stops_saves_and_resumes_to_the_same_bits() {
         assert_eq!(place.models("whole"), place.models(name), "{name}");
     }
     // A finished run has nothing to go on with, and stays as it is.
-    let again = place.run(&["train", "--resume", "INT"]);
-    again.succeeded();
+    place.run(&["train", "--resume", "INT"]).succeeded();
     assert_eq!(place.models("whole"), place.models("INT"));
 }
 

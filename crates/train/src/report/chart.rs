@@ -120,7 +120,7 @@ impl Chart {
         }
         let (mut low, mut high) =
             values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
-        if !(low <= high) {
+        if values.is_empty() {
             (low, high) = (0.0, 1.0);
         }
         if self.from_zero {

@@ -299,11 +299,7 @@ fn percent(share: f64) -> String {
 
 /// A learning rate in at most three digits.
 fn rate(value: f64) -> String {
-    if value != 0.0 && (value < 1e-3 || value >= 1e3) {
-        format!("{value:.2e}")
-    } else {
-        format!("{value:.4}")
-    }
+    if value != 0.0 && !(1e-3..1e3).contains(&value) { format!("{value:.2e}") } else { format!("{value:.4}") }
 }
 
 /// `1234567` as `1 234 567`, with narrow spaces.
