@@ -103,24 +103,26 @@ impl Chart {
         svg + "</svg></div>\n"
     }
 
-    /// Bottom, top and ticks. A few outliers of a noisy line, such as the first loss of a run,
-    /// do not squeeze the rest.
+    /// Bottom, top and ticks. A few outliers, such as the held-out loss before the running
+    /// statistics have settled, do not squeeze the rest: they are drawn at the edge.
     fn y_axis(&self) -> (f64, f64, Vec<f64>) {
-        let mut values: Vec<f64> = Vec::new();
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        let mut limit = f64::INFINITY;
         for series in &self.series {
-            let mut of_series: Vec<f64> =
-                series.points.iter().map(|point| point.1).filter(|value| value.is_finite()).collect();
-            of_series.sort_unstable_by(f64::total_cmp);
-            if series.class == "faint" {
-                let cut = of_series.len() / 50;
-                values.extend(&of_series[cut..of_series.len() - cut]);
-            } else {
-                values.extend(of_series);
+            let finite = series.points.iter().map(|point| point.1).filter(|value| value.is_finite());
+            let mut values: Vec<f64> = finite.collect();
+            values.sort_unstable_by(f64::total_cmp);
+            let cut = if series.class == "faint" { values.len() / 50 } else { 0 };
+            let kept = &values[cut..values.len() - cut];
+            if let (Some(first), Some(last)) = (kept.first(), kept.last()) {
+                low = low.min(*first);
+                high = high.max(last.min(limit));
+                if series.class != "held" && !self.as_percent {
+                    limit = 1.5 * high;
+                }
             }
         }
-        let (mut low, mut high) =
-            values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
-        if values.is_empty() {
+        if high < low {
             (low, high) = (0.0, 1.0);
         }
         if self.from_zero {
@@ -181,6 +183,18 @@ mod tests {
         for (range, parts, step) in [(1.0, 5.0, 0.2), (0.9, 5.0, 0.2), (30.0, 6.0, 5.0), (7.0, 6.0, 1.0)] {
             assert!((nice_step(range, parts) - step).abs() < 1e-12, "{range}");
         }
+    }
+
+    #[test]
+    fn an_outlier_of_the_held_out_loss_is_cut_off() {
+        let series = |name, class, values: &[f64]| Series {
+            name,
+            class,
+            points: values.iter().enumerate().map(|(i, &y)| (i as f64, y)).collect(),
+        };
+        let series = vec![series("t", "train", &[2.0, 1.0, 0.5]), series("h", "held", &[40.0, 1.1, 0.4])];
+        let chart = Chart { title: "T", x_end: 3.0, from_zero: false, as_percent: false, series };
+        assert!((2.0..=4.0).contains(&chart.y_axis().1));
     }
 
     #[test]

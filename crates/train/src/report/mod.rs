@@ -294,7 +294,7 @@ fn escape(text: &str) -> String {
 }
 
 fn percent(share: f64) -> String {
-    format!("{:.2} %", 100.0 * share)
+    format!("{:.2}\u{202f}%", 100.0 * share)
 }
 
 /// A learning rate in at most three digits.
