@@ -7,6 +7,7 @@ use mobilenet_train::metrics::EpochRecord;
 use mobilenet_train::trainer::{Event, StepEvent};
 
 use crate::style::{FAINT, GOOD, duration, grouped};
+use crate::train::tell_skipped;
 
 /// A bar on standard error; nothing when that is not a terminal.
 pub struct Bar(Option<ProgressBar>);
@@ -85,6 +86,7 @@ impl<'a> Progress<'a> {
                 format!("{epoch:>3}/{}", self.epochs),
                 "evaluating on what was held out".into(),
             ),
+            Event::Skipped(files) => self.bar.aside(|| tell_skipped(files)),
             Event::Epoch(record) => self.epoch(record),
             _ => {}
         }

@@ -3,11 +3,13 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Regression, Stripes};
 use mobilenet::Model;
-use mobilenet_train::data::Splits;
+use mobilenet::image::Image;
+use mobilenet_train::data::{DataError, Dataset, Splits};
 use mobilenet_train::recipe::{OptimizerKind, Recipe, ScheduleKind};
 use mobilenet_train::state::TrainingState;
 use mobilenet_train::{Event, Facts, Outcome, Plan, RunFolder, train};
@@ -334,4 +336,59 @@ fn metrics_are_cut_back_to_what_the_state_knows() {
     std::fs::remove_file(&path).unwrap();
     resume(&folder).unwrap();
     assert_same(&whole, &folder, "metrics lost");
+}
+
+/// A data set of which one image turns out to be damaged.
+struct Damaged(Arc<dyn Dataset>);
+
+impl Dataset for Damaged {
+    fn classes(&self) -> &[String] {
+        self.0.classes()
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn label(&self, index: usize) -> usize {
+        self.0.label(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.0.name(index)
+    }
+
+    fn image(&self, index: usize, channels: usize) -> mobilenet_train::data::Result<Arc<Image>> {
+        if index == 7 {
+            let (path, problem) = (self.name(index).into(), "damaged".to_owned());
+            return Err(DataError::Image(mobilenet::Error::Image { path, problem }));
+        }
+        self.0.image(index, channels)
+    }
+
+    fn size(&self, index: usize) -> (usize, usize) {
+        self.0.size(index)
+    }
+
+    fn is_grey(&self) -> bool {
+        self.0.is_grey()
+    }
+}
+
+#[test]
+fn an_image_that_turns_out_damaged_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = data();
+    let plan = plan(&recipe(), &good);
+    let mut network = network(&plan, &good);
+    let data = Splits { train: Arc::new(Damaged(good.train.clone())), ..good };
+    let mut run = RunFolder::create(&folder.path().join("run"), &plan.recipe).unwrap();
+    let mut told = Vec::new();
+    train(&mut network, &plan, &data, &mut run, None, &AtomicBool::new(false), &mut |event| {
+        if let Event::Skipped(files) = event {
+            told.extend(files.iter().map(|file| (file.path.display().to_string(), file.problem.clone())));
+        }
+    })
+    .unwrap();
+    assert_eq!(told, [("stripes#7".to_owned(), "damaged".to_owned())]);
 }

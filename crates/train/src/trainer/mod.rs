@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mobilenet::Executor;
 
-use crate::data::Splits;
+use crate::data::{Skipped, Splits};
 use crate::error::{Error, Result};
 use crate::metrics::EpochRecord;
 use crate::optimizer::clip_global_norm;
@@ -46,6 +46,8 @@ pub enum Event<'a> {
         /// Images in all.
         total: usize,
     },
+    /// Images that could be opened but not decoded were left out of a batch; each is told once.
+    Skipped(&'a [Skipped]),
     /// An epoch ended and was evaluated.
     Epoch(&'a EpochRecord),
     /// The run folder was brought up to date.
@@ -135,6 +137,7 @@ pub fn train(
             executor.zero_grad();
             for part in 0..parts {
                 let batch = batches.next().ok_or_else(|| t.missing_batch())??;
+                t.skipped(&batch.skipped);
                 if batch.labels.is_empty() {
                     continue; // None of its images could be read.
                 }

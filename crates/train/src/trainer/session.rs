@@ -1,5 +1,7 @@
 //! What the training loop keeps besides the network: where it is, what it saves, whom it tells.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -7,7 +9,7 @@ use mobilenet::{Executor, Model, Weights};
 
 use super::pace::Pace;
 use super::{Event, Outcome, StepEvent};
-use crate::data::{Loader, Splits};
+use crate::data::{Loader, Skipped, Splits};
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluation, EvaluationOptions, evaluate};
@@ -45,6 +47,8 @@ pub(super) struct Session<'a> {
     pace: Pace,
     saved: Instant,
     reported: Option<Instant>,
+    /// Files that the observer was told of.
+    skipped: HashSet<PathBuf>,
     pub(super) progress: Progress,
     pub(super) schedule: Schedule,
     pub(super) steps_per_epoch: usize,
@@ -78,6 +82,7 @@ impl<'a> Session<'a> {
             pace: Pace::begin(0.0),
             saved: Instant::now(),
             reported: None,
+            skipped: HashSet::new(),
             plan,
             data,
             run,
@@ -160,6 +165,15 @@ impl<'a> Session<'a> {
             step: self.progress.step,
             epoch: self.progress.epochs_done + 1,
             advice: ADVICE.to_owned(),
+        }
+    }
+
+    /// Tells of files that a batch had to leave out, unless that was told in an earlier epoch.
+    pub(super) fn skipped(&mut self, files: &[Skipped]) {
+        let new: Vec<Skipped> =
+            files.iter().filter(|file| self.skipped.insert(file.path.clone())).cloned().collect();
+        if !new.is_empty() {
+            (self.observe)(&Event::Skipped(&new));
         }
     }
 
