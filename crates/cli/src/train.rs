@@ -278,6 +278,13 @@ fn conclude(out: &mut dyn Write, path: &Path, outcome: &trainer::Outcome) -> Out
     if let Some(report) = &outcome.report {
         writeln!(out, "{FAINT}report{FAINT:#}  {}", report.display())?;
     }
+    if let Some(last) = outcome.last.as_ref().filter(|last| last.data_wait > 0.1) {
+        writeln!(
+            out,
+            "{FAINT}data  {FAINT:#}  {} of the time went by waiting for images; smaller files or a larger --cache-mib help",
+            percent(last.data_wait)
+        )?;
+    }
     writeln!(out)?;
     if outcome.interrupted {
         writeln!(out, "  {VALUE}mobilenet train --resume {run}{VALUE:#}")?;

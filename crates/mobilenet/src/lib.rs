@@ -27,8 +27,3 @@ pub use executor::{Executor, Parameter};
 pub use model::Model;
 pub use tensor::Tensor;
 pub use weights::{Role, TensorSpec, Weights};
-
-/// The README's example, so that it keeps working.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;

@@ -69,3 +69,8 @@ pub use plan::{Facts, Plan};
 pub use recipe::Recipe;
 pub use run::RunFolder;
 pub use trainer::{Event, Outcome, train};
+
+/// The README's example, so that it keeps working.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -51,6 +51,9 @@ pub struct EpochRecord {
     pub best: bool,
     /// Training images a second.
     pub images_per_second: f64,
+    /// Share of the training time in which the network waited for the loader.
+    #[serde(default)]
+    pub data_wait: f64,
     /// Seconds spent training and evaluating since the run began.
     pub seconds: f64,
 }

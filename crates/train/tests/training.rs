@@ -72,6 +72,7 @@ fn metrics(folder: &Path) -> Vec<serde_json::Value> {
         let object = value.as_object_mut().unwrap();
         object.remove("seconds");
         object.remove("images_per_second");
+        object.remove("data_wait");
         lines.push(value);
     }
     lines

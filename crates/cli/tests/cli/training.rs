@@ -185,8 +185,17 @@ fn json_of_a_run_is_one_value() {
     assert_eq!((&found["images"], &found["held_out"]), (&45.into(), &15.into()));
     assert_eq!(found["classes"][2], "赤 い");
     assert_eq!(found["epochs"].as_array().unwrap().len(), 2);
-    for key in ["train_loss", "train_accuracy", "loss", "top1", "top5", "images_per_second", "seconds", "lr"]
-    {
+    for key in [
+        "train_loss",
+        "train_accuracy",
+        "loss",
+        "top1",
+        "top5",
+        "images_per_second",
+        "data_wait",
+        "seconds",
+        "lr",
+    ] {
         assert!(found["epochs"][1][key].is_number(), "{key}");
     }
     assert!(found["choices"].as_array().unwrap().iter().any(|c| c.as_str().unwrap().contains("resolution")));

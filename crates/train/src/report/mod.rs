@@ -93,7 +93,15 @@ impl Report<'_> {
             ("Top-5", percent(evaluation.top5), format!("{} classes", evaluation.classes.len())),
             ("Loss", format!("{:.4}", evaluation.loss), format!("best epoch: {}", best.epoch)),
             ("Epochs", state, format!("{} steps", thousands(last.step))),
-            ("Time", duration(last.seconds), format!("{:.0} images/s in training", last.images_per_second)),
+            (
+                "Time",
+                duration(last.seconds),
+                format!(
+                    "{:.0} images/s in training; {} of it waiting for images",
+                    last.images_per_second,
+                    percent(last.data_wait)
+                ),
+            ),
             (
                 "Network",
                 format!("α {}, {}²", a.width_multiplier, a.resolution),

@@ -136,8 +136,7 @@ pub fn train(
             let parts = t.batches_of_step();
             executor.zero_grad();
             for part in 0..parts {
-                let batch = batches.next().ok_or_else(|| t.missing_batch())??;
-                t.skipped(&batch.skipped);
+                let batch = t.next(&mut batches)?;
                 if batch.labels.is_empty() {
                     continue; // None of its images could be read.
                 }

@@ -15,6 +15,7 @@ pub struct Pace {
     evaluation: Option<f64>,
     epoch_seconds: f64,
     epoch_images: usize,
+    waited: f64,
 }
 
 impl Pace {
@@ -29,6 +30,7 @@ impl Pace {
             evaluation: None,
             epoch_seconds: 0.0,
             epoch_images: 0,
+            waited: 0.0,
         }
     }
 
@@ -40,6 +42,11 @@ impl Pace {
     /// Leaves the time since the last call of anything out of the speed.
     pub fn pause(&mut self) {
         self.mark = Instant::now();
+    }
+
+    /// The network waited for its images, within the step under way.
+    pub fn waited(&mut self, seconds: f64) {
+        self.waited += seconds;
     }
 
     /// A step on so many images was taken.
@@ -70,11 +77,13 @@ impl Pace {
         images_per_step as f64 / self.seconds_per_step.unwrap_or(f64::INFINITY).max(1e-9)
     }
 
-    /// Images a second over the epoch, which begins anew.
-    pub fn end_epoch(&mut self) -> f64 {
-        let rate = self.epoch_images as f64 / self.epoch_seconds.max(1e-9);
-        (self.epoch_seconds, self.epoch_images) = (0.0, 0);
-        rate
+    /// Images a second over the epoch, and the share of its time spent waiting for images. The
+    /// epoch begins anew.
+    pub fn end_epoch(&mut self) -> (f64, f64) {
+        let seconds = self.epoch_seconds.max(1e-9);
+        let (rate, share) = (self.epoch_images as f64 / seconds, (self.waited / seconds).min(1.0));
+        (self.epoch_seconds, self.epoch_images, self.waited) = (0.0, 0, 0.0);
+        (rate, share)
     }
 
     /// Seconds for so many more steps and evaluations. Before the first evaluation it is taken

@@ -9,7 +9,7 @@ use mobilenet::{Executor, Model, Weights};
 
 use super::pace::Pace;
 use super::{Event, Outcome, StepEvent};
-use crate::data::{Loader, Skipped, Splits};
+use crate::data::{Batch, Epoch, Loader, Skipped, Splits};
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluation, EvaluationOptions, evaluate};
@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
     }
 
     /// The error for a loader that ends too soon.
-    pub(super) fn missing_batch(&self) -> Error {
+    fn missing_batch(&self) -> Error {
         Error::Batch {
             what: "batches of an epoch",
             expected: self.batches.to_string(),
@@ -168,8 +168,17 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The next batch of an epoch; the time until it is there counts as waiting.
+    pub(super) fn next(&mut self, batches: &mut Epoch) -> Result<Batch> {
+        let asked = Instant::now();
+        let batch = batches.next().ok_or_else(|| self.missing_batch())??;
+        self.pace.waited(asked.elapsed().as_secs_f64());
+        self.skipped(&batch.skipped);
+        Ok(batch)
+    }
+
     /// Tells of files that a batch had to leave out, unless that was told in an earlier epoch.
-    pub(super) fn skipped(&mut self, files: &[Skipped]) {
+    fn skipped(&mut self, files: &[Skipped]) {
         let new: Vec<Skipped> =
             files.iter().filter(|file| self.skipped.insert(file.path.clone())).cloned().collect();
         if !new.is_empty() {
@@ -265,6 +274,7 @@ impl<'a> Session<'a> {
             evaluation.top1 > best.top1 || (evaluation.top1 == best.top1 && evaluation.loss < best.loss)
         });
         let sums = std::mem::take(&mut self.progress.epoch);
+        let (images_per_second, data_wait) = self.pace.end_epoch();
         let record = EpochRecord {
             epoch: self.progress.epochs_done + 1,
             step: self.progress.step,
@@ -275,7 +285,8 @@ impl<'a> Session<'a> {
             top1: evaluation.top1,
             top5: evaluation.top5,
             best,
-            images_per_second: self.pace.end_epoch(),
+            images_per_second,
+            data_wait,
             seconds: self.pace.seconds(),
         };
         if best {
