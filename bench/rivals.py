@@ -70,8 +70,9 @@ class Rival:
         self.seconds = given.seconds
         shape = [given.threads, given.batch, given.width, given.resolution, given.precision]
         command = [sys.executable, str(BENCH / "engines.py"), engine, given.what, *map(str, shape)]
-        # OpenMP's threads must sleep between measurements, not spin beside the next engine.
-        environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        # As a user would run it: OpenMP's threads spin for some milliseconds after each region, and
+        # sleep long before the next engine's turn.
+        environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads)}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
