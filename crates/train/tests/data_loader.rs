@@ -138,24 +138,6 @@ fn batches_depend_on_seed_and_epoch_alone() {
 }
 
 #[test]
-fn two_epochs_show_each_image_both_ways() {
-    let augmentation = Augmentation { flip: true, ..Augmentation::default() };
-    let dataset = made(200, |_| Bad::No);
-    let seen = |augmentation: &Augmentation, epoch| -> Vec<Vec<f32>> {
-        let options = LoaderOptions { augmentation: augmentation.clone(), shuffle: false, ..options(200) };
-        let loader = Loader::new(dataset.clone(), options).unwrap();
-        let batch = batches(&loader, epoch, 0).remove(0);
-        batch.images.data().chunks_exact(batch.images.data().len() / 200).map(<[f32]>::to_vec).collect()
-    };
-    let plain = seen(&Augmentation::default(), 0);
-    let (even, odd, next) = (seen(&augmentation, 0), seen(&augmentation, 1), seen(&augmentation, 2));
-    assert_eq!(even, next);
-    let mirrored = (0..200).filter(|&i| even[i] != plain[i]).count();
-    assert!((70..130).contains(&mirrored), "{mirrored} of 200");
-    assert!((0..200).all(|i| (even[i] == plain[i]) != (odd[i] == plain[i])));
-}
-
-#[test]
 fn without_augmentation_it_is_the_evaluation_transform() {
     let dataset = made(5, |_| Bad::No);
     let loader = Loader::new(dataset.clone(), options(2)).unwrap();

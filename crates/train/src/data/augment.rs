@@ -23,9 +23,7 @@ pub struct Augmentation {
     pub pad_crop: Option<usize>,
     /// What the pad holds.
     pub pad_mode: PadMode,
-    /// Whether half of the images are mirrored left to right: a random half in even epochs and the
-    /// other half in odd ones, so that two epochs show each image both ways (Jordan 2024,
-    /// arXiv 2404.00498, "alternating flip").
+    /// Whether half of the images are mirrored left to right.
     pub flip: bool,
     /// Changes of brightness, contrast and saturation.
     pub colour: ColourJitter,
@@ -174,15 +172,8 @@ impl<'a> Augmenter<'a> {
 
     /// Changes `image` by chance and writes it, normalised, to `out`
     /// (`[resolution, resolution, channels]`). Unless a random crop resizes it, `image` must
-    /// already be `resolution`×`resolution`. `mirrored` says which way it is seen where the
-    /// augmentation flips.
-    pub(super) fn apply(
-        &mut self,
-        image: &Image,
-        mirrored: bool,
-        rng: &mut Rng,
-        out: &mut [f32],
-    ) -> Result<()> {
+    /// already be `resolution`×`resolution`.
+    pub(super) fn apply(&mut self, image: &Image, rng: &mut Rng, out: &mut [f32]) -> Result<()> {
         let side = self.resolution;
         let len = side * side * self.channels;
         let augmentation = self.augmentation;
@@ -208,11 +199,12 @@ impl<'a> Augmenter<'a> {
             pad_crop(pixels, side, self.channels, (down, right), augmentation.pad_mode, &mut self.shifted);
             pixels = &self.shifted;
         }
+        let flip = augmentation.flip && rng.next_u64() >> 63 == 1;
         normalise(pixels, &self.tables, out);
         if !augmentation.colour.is_none() {
             jitter(&augmentation.colour, pixels, self.channels, &self.tables, rng, out);
         }
-        if augmentation.flip && mirrored {
+        if flip {
             flip_rows(out, side, self.channels);
         }
         if augmentation.erase > 0.0 && rng.uniform() < augmentation.erase {
@@ -313,7 +305,7 @@ mod tests {
         let side = image.width();
         let mut out = vec![f32::NAN; image.data().len()];
         Augmenter::new(augmentation, &preprocessing, side, image.channels())
-            .apply(image, seed % 2 == 1, &mut Rng::keyed(seed, &[0]), &mut out)
+            .apply(image, &mut Rng::keyed(seed, &[0]), &mut out)
             .unwrap();
         out
     }
@@ -369,13 +361,19 @@ mod tests {
     }
 
     #[test]
-    fn mirrored_images_are_read_from_the_right() {
+    fn half_of_the_images_are_mirrored() {
         let image = counting(4, 3);
-        for (flip, mirrored) in [(true, true), (true, false), (false, true)] {
-            let out = apply(&Augmentation { flip, ..Augmentation::default() }, &image, u64::from(mirrored));
-            let first = if flip && mirrored { &image.data()[9..12] } else { &image.data()[..3] };
-            assert!(out[..3].iter().zip(first).all(|(a, &b)| (a - f32::from(b)).abs() < 1e-3));
+        let augmentation = Augmentation { flip: true, ..Augmentation::default() };
+        let mut mirrored = 0;
+        for seed in 0..400 {
+            let out = apply(&augmentation, &image, seed);
+            let plain = out[..3].iter().zip(image.data()).all(|(a, &b)| (a - f32::from(b)).abs() < 1e-3);
+            let flipped =
+                out[..3].iter().zip(&image.data()[9..]).all(|(a, &b)| (a - f32::from(b)).abs() < 1e-3);
+            assert!(plain != flipped);
+            mirrored += usize::from(flipped);
         }
+        assert!((150..250).contains(&mirrored), "{mirrored}");
     }
 
     #[test]

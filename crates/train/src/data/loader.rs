@@ -18,9 +18,6 @@ use super::augment::{Augmentation, Augmenter};
 use super::cache::Cache;
 use super::{DataError, Dataset, Result, Skipped};
 
-/// "flip": what the generator that chooses the mirrored images is for.
-const FLIP: u64 = 0x666c_6970;
-
 /// How batches are made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoaderOptions {
@@ -355,13 +352,6 @@ impl Job {
         Augmenter::new(&options.augmentation, &options.preprocessing, options.resolution, options.channels)
     }
 
-    /// Which way this epoch shows an image if the augmentation flips: chosen by its index alone in
-    /// even epochs, and the other way in odd ones.
-    fn mirrored(&self, index: usize) -> bool {
-        let chosen = Rng::keyed(self.shared.options.seed, &[FLIP, index as u64]).next_u64() >> 63 == 1;
-        chosen != (self.epoch % 2 == 1)
-    }
-
     fn guarded_batch(&self, number: usize, augmenter: &mut Augmenter) -> Result<Batch> {
         catch_unwind(AssertUnwindSafe(|| self.batch(number, augmenter))).unwrap_or_else(|panic| {
             let message = panic
@@ -389,7 +379,7 @@ impl Job {
             let out = &mut data[indices.len() * sample_len..][..sample_len];
             let made = self.shared.cache.prepared(index).and_then(|image| {
                 let mut rng = Rng::keyed(options.seed, &[self.epoch, index as u64]);
-                augmenter.apply(&image, self.mirrored(index), &mut rng, out)
+                augmenter.apply(&image, &mut rng, out)
             });
             match made {
                 Ok(()) => {
