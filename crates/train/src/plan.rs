@@ -475,7 +475,7 @@ impl Chooser {
         if self.recipe.epochs.is_none() {
             let (passes, range) = match (init, small) {
                 (true, _) => (50_000, 5..=20),
-                (false, true) => (170_000, 6..=60),
+                (false, true) => (200_000, 6..=60),
                 (false, false) => (500_000, 30..=90),
             };
             let epochs = (passes / images.max(1)).clamp(*range.start(), *range.end());
