@@ -1,0 +1,24 @@
+//! Other projects' MobileNet v1 weight files, in and out.
+//!
+//! A reader turns a file's content into a [`Content`]: either tensors by name ([`StateDict`]) or a
+//! network recovered from a graph ([`Chain`]). `assemble` makes a [`mobilenet::Model`] of either.
+//! Formats and families are told by content, never by a file's name.
+
+#![forbid(unsafe_code)]
+
+pub mod chain;
+pub mod error;
+pub mod state_dict;
+
+pub use chain::Chain;
+pub use error::{Error, Result};
+pub use state_dict::{Hints, StateDict};
+
+/// What a reader found in a file.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Tensors by the names that the file gives them, in the file's own layouts.
+    StateDict(StateDict),
+    /// A network recovered by walking a graph.
+    Chain(Chain),
+}
