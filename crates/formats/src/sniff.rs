@@ -42,6 +42,6 @@ fn stranger(bytes: &[u8]) -> &'static str {
         () if begins(b"\x93NUMPY") => "a NumPy array",
         () if begins(b"<!DOCTYPE") || begins(b"<html") => "a web page, perhaps a failed download",
         () if begins(b"{") => "a JSON text",
-        () => "of no format that is read",
+        () => "not a model of any format that is read",
     }
 }

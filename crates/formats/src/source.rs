@@ -112,14 +112,20 @@ fn read_whole(path: &Path) -> Result<Vec<u8>> {
     inner().map_err(read)
 }
 
-/// Whether a safetensors file has this project's metadata.
+/// Whether a safetensors file, perhaps cut short, has this project's metadata.
 fn is_native(bytes: &[u8]) -> bool {
-    safetensors::SafeTensors::read_metadata(bytes).is_ok_and(|(_, header)| {
-        header
-            .metadata()
-            .as_ref()
-            .is_some_and(|metadata| metadata.get("format").is_some_and(|format| format == "mobilenet"))
-    })
+    #[derive(serde::Deserialize)]
+    struct Header {
+        __metadata__: Option<Metadata>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        format: Option<String>,
+    }
+    let Some((length, rest)) = bytes.split_first_chunk() else { return false };
+    let header = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|length| rest.get(..length));
+    let header = header.and_then(|json| serde_json::from_slice::<Header>(json).ok());
+    header.and_then(|header| header.__metadata__?.format).is_some_and(|format| format == "mobilenet")
 }
 
 /// Takes in the `config.json` that lies beside weights in folders of Hugging Face's and timm's.
