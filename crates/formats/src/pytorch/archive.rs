@@ -36,7 +36,9 @@ impl<'a> Archive<'a> {
     /// to many times its size, or is another kind of archive (TorchScript).
     pub fn open(bytes: &'a [u8]) -> Result<Self> {
         let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(|e| {
-            damaged(format!("the zip archive cannot be read ({e}); was the file cut short when it was copied?"))
+            damaged(format!(
+                "the zip archive cannot be read ({e}); was the file cut short when it was copied?"
+            ))
         })?;
         let mut total = 0u64;
         for index in 0..zip.len() {

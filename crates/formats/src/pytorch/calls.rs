@@ -33,9 +33,7 @@ pub fn empty_instance(name: &str) -> Value {
         "collections.OrderedDict" | "collections.defaultdict" | "collections.Counter" | "builtins.dict" => {
             Value::Dict(Vec::new())
         }
-        "builtins.list" | "builtins.tuple" | "builtins.set" | "builtins.frozenset" => {
-            Value::List(Vec::new())
-        }
+        "builtins.list" | "builtins.tuple" | "builtins.set" | "builtins.frozenset" => Value::List(Vec::new()),
         _ => Value::Instance(name.into()),
     }
 }
@@ -198,9 +196,7 @@ fn scalar(dtype: &Value, bytes: &Value) -> Value {
     match (dtype.trim_start_matches("numpy.dtype."), bytes.as_slice()) {
         ("f8", &[a, b, c, d, e, f, g, h]) => Value::Float(f64::from_le_bytes([a, b, c, d, e, f, g, h])),
         ("f4", &[a, b, c, d]) => Value::Float(f32::from_le_bytes([a, b, c, d]).into()),
-        ("i8", &[a, b, c, d, e, f, g, h]) => {
-            Value::Int(i64::from_le_bytes([a, b, c, d, e, f, g, h]).into())
-        }
+        ("i8", &[a, b, c, d, e, f, g, h]) => Value::Int(i64::from_le_bytes([a, b, c, d, e, f, g, h]).into()),
         ("i4", &[a, b, c, d]) => Value::Int(i32::from_le_bytes([a, b, c, d]).into()),
         _ => Value::None,
     }

@@ -67,8 +67,9 @@ pub fn read(values: &Values, root: Id, storages: &dyn Storages) -> Result<StateD
     // Counters, which are no weights: num_batches_tracked, n_averaged.
     views.retain(|(_, view)| !(view.kind.is_integer() && view.shape.is_empty()));
     let mut stripped = Vec::new();
-    while let Some(prefix) =
-        PREFIXES.into_iter().find(|prefix| !views.is_empty() && views.iter().all(|(name, _)| name.starts_with(prefix)))
+    while let Some(prefix) = PREFIXES
+        .into_iter()
+        .find(|prefix| !views.is_empty() && views.iter().all(|(name, _)| name.starts_with(prefix)))
     {
         views.iter_mut().for_each(|(name, _)| *name = &name[prefix.len()..]);
         stripped.push(prefix);

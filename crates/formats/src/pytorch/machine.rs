@@ -7,10 +7,10 @@
 
 use std::collections::HashMap;
 
-use super::calls;
-use super::value::{Id, Value, Values};
 use super::FORMAT;
+use super::calls;
 use super::tensor::storage_of;
+use super::value::{Id, Value, Values};
 use crate::error::{Error, Result};
 
 /// No pickle beside weights is larger; keeps indices within 32 bits.
@@ -398,7 +398,8 @@ impl<'a> Machine<'a> {
             }
             0x93 => {
                 let pair = self.last::<2>()?;
-                let (Some(module), Some(name)) = (self.values.text(pair[0]), self.values.text(pair[1])) else {
+                let (Some(module), Some(name)) = (self.values.text(pair[0]), self.values.text(pair[1]))
+                else {
                     return Err(self.damaged("a name that is no text".into()));
                 };
                 let name = calls::full_name(module, name)?;

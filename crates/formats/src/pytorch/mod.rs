@@ -29,7 +29,8 @@ const FORMAT: &str = "PyTorch";
 /// `data.pkl`, or a pickle.
 pub fn recognises(bytes: &[u8]) -> bool {
     if bytes.starts_with(b"PK\x03\x04") {
-        return contains(bytes, b"data.pkl") && !contains(&bytes[..bytes.len().min(512)], b"model.weights.h5");
+        return contains(bytes, b"data.pkl")
+            && !contains(&bytes[..bytes.len().min(512)], b"model.weights.h5");
     }
     // Pickles of protocol 2 and later say so; earlier ones begin with a mark or a name, and torch
     // never wrote them, but whoever means harm does.

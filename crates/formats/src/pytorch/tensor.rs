@@ -111,17 +111,17 @@ pub fn view_with_kind(
         ))
     };
     let product = |extents: &[usize]| extents.iter().try_fold(1usize, |all, n| all.checked_mul((*n).max(1)));
-    let last = shape
-        .iter()
-        .zip(&strides)
-        .try_fold(offset, |sum, (extent, stride)| extent.saturating_sub(1).checked_mul(*stride)?.checked_add(sum));
+    let last = shape.iter().zip(&strides).try_fold(offset, |sum, (extent, stride)| {
+        extent.saturating_sub(1).checked_mul(*stride)?.checked_add(sum)
+    });
     let (Some(last), Some(count)) = (last, product(&shape)) else { return Err(beyond()) };
     // More elements than numbers would be a broadcast view, which no weight is.
     if !shape.contains(&0) && (last >= length || count > length) {
         return Err(beyond());
     }
     // The stride of a dimension of one element is never used, and may be anything.
-    let strides = shape.iter().zip(strides).map(|(extent, stride)| if *extent > 1 { stride } else { 0 }).collect();
+    let strides =
+        shape.iter().zip(strides).map(|(extent, stride)| if *extent > 1 { stride } else { 0 }).collect();
     Ok(Value::View(Box::new(View { storage: (**storage).clone(), kind, offset, shape, strides })))
 }
 
