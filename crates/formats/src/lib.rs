@@ -13,6 +13,7 @@ pub mod export;
 pub mod family;
 pub mod hub_config;
 mod numbers;
+pub mod pytorch;
 pub mod safetensors_file;
 pub mod sniff;
 pub mod source;
