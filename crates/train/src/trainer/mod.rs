@@ -141,7 +141,7 @@ pub fn train(
         t.resume(state, executor, &mut *optimizer)?;
     }
     t.started(executor, &*optimizer)?;
-    if plan.caches_features() {
+    if plan.caches_features() && t.progress.epochs_done < plan.epochs {
         loader = match t.features(executor, stop) {
             Err(Error::Interrupted) => return t.interrupted(executor, &*optimizer),
             features => Box::new(features?),
