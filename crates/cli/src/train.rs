@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::architecture_flags::describe;
 use crate::failure::{Failure, Outcome, warn};
+use crate::model_source;
 use crate::progress::Progress;
 use crate::style::{FAINT, GOOD, STRONG, VALUE, duration, grouped, percent};
 use crate::train_flags::{RecipeFlags, for_resume};
@@ -75,7 +76,7 @@ impl Flags {
 
 /// The network that `--init` names.
 fn init_model(init: &Path) -> Outcome<Model> {
-    Ok(Model::load(init)?)
+    model_source::open(init)
 }
 
 /// Settings that cannot be meant are the user's slip; all else is a failure.
