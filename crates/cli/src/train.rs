@@ -65,18 +65,13 @@ impl Flags {
             None => given,
         };
         let init = match &recipe.init {
-            Some(init) => Some(Box::new(init_model(init)?)),
+            Some(init) => Some(Box::new(model_source::open(init)?)),
             None => None,
         };
         // Any data shows which values can never be meant, before time is spent on the real ones.
         recipe.resolve(&any_facts(&recipe), init.as_deref().map(|m| &m.architecture)).map_err(usage)?;
         Ok(Settings::Begin { recipe: Box::new(recipe), out: self.out, init })
     }
-}
-
-/// The network that `--init` names.
-fn init_model(init: &Path) -> Outcome<Model> {
-    model_source::open(init)
 }
 
 /// Settings that cannot be meant are the user's slip; all else is a failure.
