@@ -8,6 +8,8 @@
 
 pub mod chain;
 pub mod error;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod pytorch;
 pub mod state_dict;
 
