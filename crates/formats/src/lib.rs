@@ -11,6 +11,8 @@ pub mod chain;
 pub mod error;
 pub mod export;
 pub mod family;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod hub_config;
 mod numbers;
 pub mod pytorch;
