@@ -8,6 +8,7 @@
 
 pub mod chain;
 pub mod error;
+mod hdf5;
 pub mod state_dict;
 
 pub use chain::Chain;
