@@ -45,11 +45,7 @@ pub(super) fn find<'f, 'a>(
 }
 
 /// Reads an attribute message; none if the attribute has another name than `wanted`.
-fn read<'f, 'a>(
-    file: &'f File<'a>,
-    mut body: Cursor<'a>,
-    wanted: &str,
-) -> Result<Option<Attribute<'f, 'a>>> {
+fn read<'f, 'a>(file: &'f File<'a>, mut body: Cursor<'a>, wanted: &str) -> Result<Option<Attribute<'f, 'a>>> {
     file.step(0)?;
     let version = body.u8()?;
     let flags = body.u8()?;
@@ -79,8 +75,7 @@ fn read<'f, 'a>(
     if version > 1 && flags & 3 != 0 {
         return Err(refused(format!("attribute `{wanted}` with a shared datatype")));
     }
-    let datatype =
-        Datatype::read(&mut Cursor::new(file, type_bytes, type_at, "datatype"), file.offset_size)?;
+    let datatype = Datatype::read(&mut Cursor::new(file, type_bytes, type_at, "datatype"), file.offset_size)?;
     let shape = dataspace(&mut Cursor::new(file, space_bytes, space_at, "dataspace"))?;
     Ok(Some(Attribute { file, datatype, shape, data: body }))
 }

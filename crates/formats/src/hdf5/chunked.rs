@@ -71,8 +71,15 @@ impl Chunks {
         Self::new(address, &extents, shape, size, index)
     }
 
-    fn new(address: Option<u64>, extents: &[u64], shape: &[usize], size: usize, index: Index) -> Result<Self> {
-        let wrong = || damaged(format!("chunks of {extents:?} (with the bytes of a value) for shape {shape:?}"));
+    fn new(
+        address: Option<u64>,
+        extents: &[u64],
+        shape: &[usize],
+        size: usize,
+        index: Index,
+    ) -> Result<Self> {
+        let wrong =
+            || damaged(format!("chunks of {extents:?} (with the bytes of a value) for shape {shape:?}"));
         let (&value, extents) = extents.split_last().ok_or_else(wrong)?;
         let extents: Vec<usize> =
             extents.iter().map(|&extent| usize::try_from(extent).unwrap_or(usize::MAX)).collect();
@@ -92,9 +99,9 @@ impl Chunks {
         total: usize,
         filters: &[Filter],
     ) -> Result<Vec<u8>> {
-        let address = self
-            .address
-            .ok_or_else(|| damaged(format!("a dataset of shape {shape:?} whose values were never written")))?;
+        let address = self.address.ok_or_else(|| {
+            damaged(format!("a dataset of shape {shape:?} whose values were never written"))
+        })?;
         let grid: Vec<usize> = shape.iter().zip(&self.extents).map(|(&s, &e)| s.div_ceil(e)).collect();
         let count = grid.iter().product::<usize>();
         let mut out = Output { chunks: self, shape, size, filters, data: vec![0; total], written: 0 };
@@ -106,7 +113,8 @@ impl Chunks {
             }
             Index::Implicit => {
                 for number in 0..count {
-                    let at = (self.bytes as u64).checked_mul(number as u64).and_then(|n| n.checked_add(address));
+                    let at =
+                        (self.bytes as u64).checked_mul(number as u64).and_then(|n| n.checked_add(address));
                     let at = at.ok_or_else(|| damaged("a chunk beyond the file"))?;
                     out.put(file, at, self.bytes as u64, 0, &self.offset(number, &grid))?;
                 }

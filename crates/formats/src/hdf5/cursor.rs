@@ -62,11 +62,6 @@ impl<'a> Cursor<'a> {
         self.take(count).map(drop)
     }
 
-    /// Skips to a multiple of 8 from this cursor's start, or to its end.
-    pub(super) fn align8(&mut self) {
-        self.at = self.at.next_multiple_of(8).min(self.bytes.len());
-    }
-
     /// An unsigned number of 1 to 8 bytes.
     pub(super) fn uint(&mut self, size: usize) -> Result<u64> {
         debug_assert!(size <= 8);

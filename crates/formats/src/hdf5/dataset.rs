@@ -33,8 +33,7 @@ enum Layout<'a> {
 
 impl<'f, 'a> Dataset<'f, 'a> {
     pub(super) fn read(file: &'f File<'a>, header: &Header<'a>) -> Result<Self> {
-        let datatype =
-            Datatype::read(&mut header.require(header::DATATYPE, "datatype")?, file.offset_size)?;
+        let datatype = Datatype::read(&mut header.require(header::DATATYPE, "datatype")?, file.offset_size)?;
         let shape = dataspace(&mut header.require(header::DATASPACE, "dataspace")?)?;
         if header.find(header::EXTERNAL_FILES).is_some() {
             return Err(refused("a dataset whose values are in other files; save it in one file"));
@@ -72,10 +71,9 @@ impl<'f, 'a> Dataset<'f, 'a> {
             Layout::Compact(data) => data.get(..bytes).map(Cow::Borrowed).ok_or_else(|| {
                 damaged(format!("a dataset of {bytes} bytes is kept in {} bytes", data.len()))
             }),
-            Layout::Contiguous(None) => Err(damaged(format!(
-                "a dataset of shape {:?} whose values were never written",
-                self.shape
-            ))),
+            Layout::Contiguous(None) => {
+                Err(damaged(format!("a dataset of shape {:?} whose values were never written", self.shape)))
+            }
             Layout::Contiguous(Some(address)) => {
                 Ok(Cow::Borrowed(self.file.block(*address, bytes as u64, "dataset")?.rest()))
             }
@@ -87,12 +85,7 @@ impl<'f, 'a> Dataset<'f, 'a> {
 }
 
 /// Reads a layout message; `size` is that of a value.
-fn layout<'a>(
-    mut body: Cursor<'a>,
-    shape: &[usize],
-    size: usize,
-    filters: &[Filter],
-) -> Result<Layout<'a>> {
+fn layout<'a>(mut body: Cursor<'a>, shape: &[usize], size: usize, filters: &[Filter]) -> Result<Layout<'a>> {
     let version = body.u8()?;
     if matches!(version, 1 | 2) {
         let rank = body.u8()?;

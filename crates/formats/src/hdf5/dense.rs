@@ -73,9 +73,14 @@ impl<'f, 'a> Tree<'f, 'a> {
             total_sizes.push(encoded_size(total));
         }
         match self.root {
-            Some(root) => {
-                self.node(root, self.root_records.into(), self.depth.into(), count_size, &total_sizes, records)
-            }
+            Some(root) => self.node(
+                root,
+                self.root_records.into(),
+                self.depth.into(),
+                count_size,
+                &total_sizes,
+                records,
+            ),
             None => Ok(()),
         }
     }

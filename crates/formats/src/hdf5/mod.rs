@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 
 pub use attribute::Attribute;
 pub use dataset::Dataset;
+pub use datatype::Datatype;
 pub use writer::{Group as NewGroup, to_bytes};
 
 use cursor::Cursor;

@@ -144,7 +144,10 @@ impl Writer {
             names.resize((names.len() + 1).next_multiple_of(8), 0);
         }
         if entries.len() > 2 * LEAF_K * 2 * INTERNAL_K {
-            return Err(unsupported(format!("a group of {} members; at most 256 are written", entries.len())));
+            return Err(unsupported(format!(
+                "a group of {} members; at most 256 are written",
+                entries.len()
+            )));
         }
         let tree = self.symbol_tree(&entries);
         let data = self.put(&names);
