@@ -15,6 +15,7 @@ mod hdf5;
 pub mod hub_config;
 pub mod keras;
 mod numbers;
+pub mod pytorch;
 pub mod safetensors_file;
 pub mod sniff;
 pub mod source;

@@ -1,12 +1,14 @@
 //! Which format a file has, from its first bytes and never from its name.
 
-use crate::safetensors_file;
+use crate::{pytorch, safetensors_file};
 
 /// A format that is read here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// safetensors, this project's own model files among them.
     Safetensors,
+    /// What `torch.save` writes, zipped or in the legacy form.
+    PyTorch,
 }
 
 impl Format {
@@ -14,6 +16,7 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
+            Self::PyTorch => "PyTorch",
         }
     }
 }
@@ -22,6 +25,9 @@ impl Format {
 pub fn sniff(bytes: &[u8]) -> Result<Format, &'static str> {
     if safetensors_file::could_be(bytes) {
         return Ok(Format::Safetensors);
+    }
+    if pytorch::recognises(bytes) {
+        return Ok(Format::PyTorch);
     }
     Err(stranger(bytes))
 }
@@ -42,6 +48,6 @@ fn stranger(bytes: &[u8]) -> &'static str {
         () if begins(b"\x93NUMPY") => "a NumPy array",
         () if begins(b"<!DOCTYPE") || begins(b"<html") => "a web page, perhaps a failed download",
         () if begins(b"{") => "a JSON text",
-        () => "of no format that is read",
+        () => "not a model of any format that is read",
     }
 }

@@ -11,7 +11,7 @@ use crate::assemble::{Imported, Overrides, assemble, override_model};
 use crate::error::{Error, Result};
 use crate::sniff::{Format, sniff};
 use crate::state_dict::Hints;
-use crate::{Content, hub_config, safetensors_file};
+use crate::{Content, hub_config, pytorch, safetensors_file};
 
 /// The largest file that is read, in bytes: a MobileNet v1 of width 2 with optimizer state has
 /// some hundred million.
@@ -74,6 +74,7 @@ fn load_file(path: &Path, overrides: &Overrides) -> Result<(Imported, &'static s
     }
     let mut content = match format {
         Format::Safetensors => safetensors_file::read(&bytes)?,
+        Format::PyTorch => pytorch::read(&bytes)?,
     };
     drop(bytes);
     add_configuration(path, hints(&mut content))?;
@@ -81,7 +82,7 @@ fn load_file(path: &Path, overrides: &Overrides) -> Result<(Imported, &'static s
 }
 
 /// What can be read, for messages.
-const READ: &str = "safetensors";
+const READ: &str = "safetensors, PyTorch";
 
 fn hints(content: &mut Content) -> &mut Hints {
     match content {
@@ -112,14 +113,20 @@ fn read_whole(path: &Path) -> Result<Vec<u8>> {
     inner().map_err(read)
 }
 
-/// Whether a safetensors file has this project's metadata.
+/// Whether a safetensors file, perhaps cut short, has this project's metadata.
 fn is_native(bytes: &[u8]) -> bool {
-    safetensors::SafeTensors::read_metadata(bytes).is_ok_and(|(_, header)| {
-        header
-            .metadata()
-            .as_ref()
-            .is_some_and(|metadata| metadata.get("format").is_some_and(|format| format == "mobilenet"))
-    })
+    #[derive(serde::Deserialize)]
+    struct Header {
+        __metadata__: Option<Metadata>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        format: Option<String>,
+    }
+    let Some((length, rest)) = bytes.split_first_chunk() else { return false };
+    let header = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|length| rest.get(..length));
+    let header = header.and_then(|json| serde_json::from_slice::<Header>(json).ok());
+    header.and_then(|header| header.__metadata__?.format).is_some_and(|format| format == "mobilenet")
 }
 
 /// Takes in the `config.json` that lies beside weights in folders of Hugging Face's and timm's.
