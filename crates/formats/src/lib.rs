@@ -13,7 +13,9 @@ pub mod export;
 pub mod family;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod hdf5;
 pub mod hub_config;
+pub mod keras;
 mod numbers;
 pub mod pytorch;
 pub mod safetensors_file;
