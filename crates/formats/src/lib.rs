@@ -8,6 +8,7 @@
 
 pub mod chain;
 pub mod error;
+pub mod onnx;
 pub mod state_dict;
 
 pub use chain::Chain;
