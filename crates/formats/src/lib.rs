@@ -17,6 +17,7 @@ mod hdf5;
 pub mod hub_config;
 pub mod keras;
 mod numbers;
+pub mod onnx;
 pub mod pytorch;
 pub mod safetensors_file;
 pub mod sniff;
