@@ -9,6 +9,7 @@
 pub mod chain;
 pub mod error;
 pub mod state_dict;
+pub mod tensorflow;
 
 pub use chain::Chain;
 pub use error::{Error, Result};
