@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::failure::{Failure, MOST_THREADS, Outcome, complain, warn, within};
+use crate::model_source;
 use crate::style::{FAINT, STRONG};
 
 /// Name what images show, with a trained model
@@ -77,7 +78,7 @@ struct Prediction {
 /// Classifies, and prints each batch as it is done.
 pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let settings = flags.settings()?;
-    let model = Model::load(&settings.model)?;
+    let model = model_source::open(&settings.model)?;
     let options = CpuOptions { threads: settings.threads, ..CpuOptions::default() };
     let mut executor = CpuExecutor::new(&model.architecture, &model.weights, &options)?;
 

@@ -13,6 +13,7 @@ use mobilenet_train::{Evaluation, Recipe};
 use serde::Serialize;
 
 use crate::failure::{Failure, MOST_THREADS, Outcome, within};
+use crate::model_source;
 use crate::progress::Bar;
 use crate::style::{FAINT, grouped};
 use crate::train::{JsonSkipped, json_skipped, tell_skipped};
@@ -78,7 +79,7 @@ impl Flags {
             }
             (None, Some(recipe)) => Images::HeldOut(Box::new(Recipe::load(&recipe)?)),
             (None, None) => {
-                Model::load(&model)?;
+                model_source::open(&model)?;
                 return Err(Failure::usage(format!(
                     "{}: no recipe beside it tells on which images to evaluate; give --data",
                     model.display()
@@ -120,7 +121,7 @@ fn open(settings: &Settings, model: &Model) -> Outcome<Opened> {
 /// Evaluates and prints.
 pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let settings = flags.settings()?;
-    let model = Model::load(&settings.model)?;
+    let model = model_source::open(&settings.model)?;
     let opened = open(&settings, &model)?;
     tell_skipped(&opened.skipped);
     let options = CpuOptions { threads: settings.threads, ..CpuOptions::default() };

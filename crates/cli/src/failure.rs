@@ -105,6 +105,12 @@ pub fn warn(message: impl Display) {
     let _ = writeln!(anstream::stderr(), "{yellow}warning:{yellow:#} {message}");
 }
 
+/// What the user should know but need not act on, on standard error.
+pub fn note(message: impl Display) {
+    let faint = style::FAINT;
+    let _ = writeln!(anstream::stderr(), "{faint}note:{faint:#} {message}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

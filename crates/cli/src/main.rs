@@ -10,9 +10,12 @@ mod completions;
 mod datetime;
 mod evaluate;
 mod evaluation_text;
+mod export;
 mod failure;
+mod import;
 mod interrupt;
 mod json;
+mod model_source;
 mod progress;
 mod style;
 mod summary;
@@ -47,6 +50,8 @@ enum Command {
     Train(Box<train::Flags>),
     Evaluate(evaluate::Flags),
     Classify(classify::Flags),
+    Import(import::Flags),
+    Export(export::Flags),
     Summary(summary::Flags),
     Bench(bench::Flags),
     Completions(completions::Flags),
@@ -58,6 +63,8 @@ impl Command {
             Self::Train(_) => "train",
             Self::Evaluate(_) => "evaluate",
             Self::Classify(_) => "classify",
+            Self::Import(_) => "import",
+            Self::Export(_) => "export",
             Self::Summary(_) => "summary",
             Self::Bench(_) => "bench",
             Self::Completions(_) => "completions",
@@ -69,6 +76,8 @@ impl Command {
             Self::Train(flags) => train::run(*flags, json, out),
             Self::Evaluate(flags) => evaluate::run(flags, json, out),
             Self::Classify(flags) => classify::run(flags, json, out),
+            Self::Import(flags) => import::run(flags, json, out),
+            Self::Export(flags) => export::run(flags, json, out),
             Self::Summary(flags) => summary::run(flags, json, out),
             Self::Bench(flags) => bench::run(flags, json, out),
             Self::Completions(flags) => completions::run(flags, json, out),

@@ -4,13 +4,14 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use mobilenet::Architecture;
 use mobilenet::architecture::{Operator, Shape};
 use mobilenet::cost::{Cost, Kind, LayerCost};
-use mobilenet::{Architecture, Model};
 use serde::Serialize;
 
 use crate::architecture_flags::{ArchitectureFlags, describe};
 use crate::failure::{Failure, Outcome};
+use crate::model_source;
 use crate::style::{Align, FAINT, STRONG, Table, bytes, grouped, percent};
 
 /// Show the layers of a network: shapes, multiply-adds, parameters and their shares
@@ -64,7 +65,7 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let Settings { source, batch } = flags.settings()?;
     let architecture = match source {
         Source::Flags(architecture) => *architecture,
-        Source::Model(path) => Model::load(path)?.architecture,
+        Source::Model(path) => model_source::open(&path)?.architecture,
     };
     let cost = architecture.cost(batch)?;
     if json {

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::architecture_flags::describe;
 use crate::failure::{Failure, Outcome, warn};
+use crate::model_source;
 use crate::progress::Progress;
 use crate::style::{FAINT, GOOD, STRONG, VALUE, duration, grouped, percent};
 use crate::train_flags::{RecipeFlags, for_resume};
@@ -63,7 +64,7 @@ impl Flags {
             None => given,
         };
         let init = match &recipe.init {
-            Some(path) => Some(Box::new(Model::load(path)?)),
+            Some(path) => Some(Box::new(model_source::open(path)?)),
             None => None,
         };
         // Any data shows which values can never be meant, before time is spent on the real ones.

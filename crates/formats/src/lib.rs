@@ -6,13 +6,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod chain;
 pub mod error;
+pub mod export;
+pub mod family;
+pub mod hub_config;
+mod numbers;
+pub mod pytorch;
+pub mod safetensors_file;
+pub mod sniff;
+pub mod source;
 pub mod state_dict;
 pub mod tensorflow;
 
+pub use assemble::{Imported, Overrides, assemble};
 pub use chain::Chain;
 pub use error::{Error, Result};
+pub use family::Family;
 pub use state_dict::{Hints, StateDict};
 
 /// What a reader found in a file.
