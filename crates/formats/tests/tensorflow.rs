@@ -1,12 +1,12 @@
 //! Frozen graphs and checkpoints as TensorFlow wrote them, and as nobody should.
 
-mod support;
+mod tensorflow_support;
 
 use mobilenet::conventions::Activation;
 use mobilenet_formats::chain::StepPadding;
 use mobilenet_formats::{Chain, Content, StateDict, tensorflow};
 use proptest::prelude::*;
-use support::{chain, close, golden, hostile, tensors};
+use tensorflow_support::{chain, close, golden, hostile, logits_agree, tensors};
 
 fn graph(name: &str) -> Chain {
     chain(tensorflow::read_graph(&golden(&format!("tensorflow/{name}.pb"))).unwrap())
@@ -32,6 +32,18 @@ fn version_2() -> StateDict {
     let index = golden("tensorflow/v2.ckpt.index");
     let shard = &mut |_, _| Ok(golden("tensorflow/v2.ckpt.data-00000-of-00001"));
     dict(tensorflow::read_checkpoint_v2(&index, shard).unwrap())
+}
+
+#[test]
+fn imported_graphs_and_checkpoints_give_tensorflows_logits() {
+    for name in ["slim_fused", "slim_decomposed", "slim_nchw", "retrained", "retrained_pool"] {
+        let name = format!("tensorflow/{name}");
+        logits_agree(&name, tensorflow::read_graph(&golden(&format!("{name}.pb"))).unwrap());
+    }
+    let single = tensorflow::read_checkpoint_v1(&golden("tensorflow/v1.ckpt")).unwrap();
+    logits_agree("tensorflow/checkpoint", single);
+    logits_agree("tensorflow/checkpoint", Content::StateDict(version_2()));
+    logits_agree("tensorflow/object", Content::StateDict(object()));
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! What tests of several formats share: golden files, and files made hostile.
+//! What the tests of TensorFlow's formats share: golden files, and files made hostile.
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mobilenet::Tensor;
+use mobilenet::cpu::{CpuExecutor, CpuOptions};
 use mobilenet::rng::Rng;
-use mobilenet_formats::{Chain, Content};
+use mobilenet::{Executor, Tensor};
+use mobilenet_formats::{Chain, Content, Overrides, assemble};
 
 /// The bytes of a golden file.
 pub fn golden(name: &str) -> Vec<u8> {
@@ -64,4 +65,24 @@ pub fn hostile(bytes: &[u8], changes: usize, read: impl Fn(&[u8])) {
         }
         read(&changed);
     }
+}
+
+/// Asserts that what a reader found gives the logits of `NAME.expected.safetensors`, within 1e-4 of
+/// the largest.
+#[track_caller]
+pub fn logits_agree(name: &str, content: Content) {
+    let expected = tensors(name);
+    let input = &expected["input"];
+    let overrides = Overrides { resolution: Some(input.shape()[1]), ..Overrides::default() };
+    let model = assemble(content, &overrides).unwrap().model;
+    let found = infer(&model, input);
+    let largest = expected["logits"].data().iter().fold(0.0_f32, |most, v| most.max(v.abs()));
+    close(found.data(), expected["logits"].data(), 1e-4 * largest);
+}
+
+/// A model's logits.
+pub fn infer(model: &mobilenet::Model, input: &Tensor) -> Tensor {
+    let options = CpuOptions::default();
+    let mut executor = CpuExecutor::new(&model.architecture, &model.weights, &options).unwrap();
+    executor.infer(input).unwrap()
 }
