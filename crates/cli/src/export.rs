@@ -39,6 +39,8 @@ enum Format {
     Native,
     /// safetensors with the names of the PyTorch reference network
     Reference,
+    /// A .pth with the same names, for torch.load and load_state_dict
+    Pth,
     /// safetensors with timm's names; a folder gets its config.json too
     Timm,
     /// A folder that transformers loads: safetensors, config.json, preprocessor_config.json
@@ -93,6 +95,7 @@ fn files(model: &Model, flags: &Flags) -> Outcome<Vec<(PathBuf, Vec<u8>)>> {
     match flags.format {
         Format::Native => one(model.to_bytes()?),
         Format::Reference => one(export::safetensors(model, Family::Reference)?),
+        Format::Pth => one(export::pth(model)?),
         Format::Timm if output.extension().is_some() && !output.is_dir() => {
             one(export::safetensors(model, Family::Timm)?)
         }

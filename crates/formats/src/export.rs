@@ -6,7 +6,7 @@ use mobilenet::{Body, Model, Tensor};
 
 use crate::error::{Error, Result};
 use crate::family::{Family, from_ours};
-use crate::{hub_config, safetensors_file};
+use crate::{hub_config, pytorch, safetensors_file};
 
 /// A file of an export and its name within the folder.
 pub type NamedBytes = (&'static str, Vec<u8>);
@@ -114,6 +114,17 @@ pub fn safetensors(model: &Model, family: Family) -> Result<Vec<u8>> {
     let borrowed: Vec<(String, &Tensor)> =
         tensors.iter().map(|(name, tensor)| (name.clone(), tensor)).collect();
     safetensors_file::write(&borrowed)
+}
+
+/// A `.pth` with the names of the reference network.
+///
+/// # Errors
+/// As [`tensors`].
+pub fn pth(model: &Model) -> Result<Vec<u8>> {
+    let tensors = tensors(model, Family::Reference)?;
+    let borrowed: Vec<_> =
+        tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec(), tensor.data())).collect();
+    pytorch::write(&borrowed)
 }
 
 /// The files of a folder that `AutoModelForImageClassification.from_pretrained` loads.
