@@ -23,6 +23,8 @@ pub mod safetensors_file;
 pub mod sniff;
 pub mod source;
 pub mod state_dict;
+pub mod tensorflow;
+pub mod tflite;
 
 pub use assemble::{Imported, Overrides, assemble};
 pub use chain::Chain;
