@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use mobilenet::{Error, Model, atomic_file};
 use mobilenet_formats::Family;
 use mobilenet_formats::export::{self, NamedBytes};
+use mobilenet_formats::keras::{self, Classifier};
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
@@ -43,6 +44,10 @@ enum Format {
     Pth,
     /// safetensors with timm's names; a folder gets its config.json too
     Timm,
+    /// Weights that every keras.applications.MobileNet(weights=...) loads: name it .h5
+    KerasH5,
+    /// Weights of Keras 3: name it .weights.h5
+    KerasWeights,
     /// A folder that transformers loads: safetensors, config.json, preprocessor_config.json
     Hf,
 }
@@ -100,6 +105,8 @@ fn files(model: &Model, flags: &Flags) -> Outcome<Vec<(PathBuf, Vec<u8>)>> {
             one(export::safetensors(model, Family::Timm)?)
         }
         Format::Timm => in_folder(output, export::timm(model)?),
+        Format::KerasH5 => one(keras::write_h5(model, Classifier::Include)?),
+        Format::KerasWeights => one(keras::write_weights_h5(model, Classifier::Include)?),
         Format::Hf => in_folder(output, export::hugging_face(model)?),
     }
 }

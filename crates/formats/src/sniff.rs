@@ -19,6 +19,7 @@ impl Format {
         match self {
             Self::Safetensors => "safetensors",
             Self::PyTorch => "PyTorch",
+            Self::Keras => "Keras",
             Self::Onnx => "ONNX",
         }
     }
@@ -28,6 +29,9 @@ impl Format {
 pub fn sniff(bytes: &[u8]) -> Result<Format, &'static str> {
     if safetensors_file::could_be(bytes) {
         return Ok(Format::Safetensors);
+    }
+    if keras::could_be(bytes) {
+        return Ok(Format::Keras);
     }
     if pytorch::recognises(bytes) {
         return Ok(Format::PyTorch);

@@ -75,6 +75,7 @@ fn load_file(path: &Path, overrides: &Overrides) -> Result<(Imported, &'static s
     let mut content = match format {
         Format::Safetensors => safetensors_file::read(&bytes)?,
         Format::PyTorch => pytorch::read(&bytes)?,
+        Format::Keras => keras::read(&bytes)?,
         Format::Onnx => onnx::read(&bytes)?,
     };
     drop(bytes);
@@ -83,7 +84,7 @@ fn load_file(path: &Path, overrides: &Overrides) -> Result<(Imported, &'static s
 }
 
 /// What can be read, for messages.
-const READ: &str = "safetensors, PyTorch";
+const READ: &str = "safetensors, PyTorch, Keras";
 
 fn hints(content: &mut Content) -> &mut Hints {
     match content {
