@@ -1,6 +1,6 @@
 //! Which format a file has, from its first bytes and never from its name.
 
-use crate::{pytorch, safetensors_file};
+use crate::{onnx, pytorch, safetensors_file};
 
 /// A format that is read here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub enum Format {
     Safetensors,
     /// What `torch.save` writes, zipped or in the legacy form.
     PyTorch,
+    /// An ONNX graph.
+    Onnx,
 }
 
 impl Format {
@@ -17,6 +19,7 @@ impl Format {
         match self {
             Self::Safetensors => "safetensors",
             Self::PyTorch => "PyTorch",
+            Self::Onnx => "ONNX",
         }
     }
 }
@@ -28,6 +31,9 @@ pub fn sniff(bytes: &[u8]) -> Result<Format, &'static str> {
     }
     if pytorch::recognises(bytes) {
         return Ok(Format::PyTorch);
+    }
+    if onnx::could_be(bytes) {
+        return Ok(Format::Onnx);
     }
     Err(stranger(bytes))
 }

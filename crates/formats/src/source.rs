@@ -11,7 +11,7 @@ use crate::assemble::{Imported, Overrides, assemble, override_model};
 use crate::error::{Error, Result};
 use crate::sniff::{Format, sniff};
 use crate::state_dict::Hints;
-use crate::{Content, hub_config, pytorch, safetensors_file};
+use crate::{Content, hub_config, onnx, pytorch, safetensors_file};
 
 /// The largest file that is read, in bytes: a MobileNet v1 of width 2 with optimizer state has
 /// some hundred million.
@@ -75,6 +75,7 @@ fn load_file(path: &Path, overrides: &Overrides) -> Result<(Imported, &'static s
     let mut content = match format {
         Format::Safetensors => safetensors_file::read(&bytes)?,
         Format::PyTorch => pytorch::read(&bytes)?,
+        Format::Onnx => onnx::read(&bytes)?,
     };
     drop(bytes);
     add_configuration(path, hints(&mut content))?;
