@@ -11,7 +11,11 @@ pub mod chain;
 pub mod error;
 pub mod export;
 pub mod family;
+#[cfg(feature = "hub")]
+pub mod hub;
+mod hdf5;
 pub mod hub_config;
+pub mod keras;
 mod numbers;
 pub mod onnx;
 pub mod pytorch;
@@ -19,6 +23,8 @@ pub mod safetensors_file;
 pub mod sniff;
 pub mod source;
 pub mod state_dict;
+pub mod tensorflow;
+pub mod tflite;
 
 pub use assemble::{Imported, Overrides, assemble};
 pub use chain::Chain;
