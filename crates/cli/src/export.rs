@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use mobilenet::{Error, Model, atomic_file};
 use mobilenet_formats::Family;
 use mobilenet_formats::export::{self, NamedBytes};
+use mobilenet_formats::tflite;
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
@@ -45,6 +46,8 @@ enum Format {
     Timm,
     /// A folder that transformers loads: safetensors, config.json, preprocessor_config.json
     Hf,
+    /// TensorFlow Lite, 32-bit floats: normalised image in, logits out
+    Tflite,
 }
 
 #[derive(Serialize)]
@@ -100,6 +103,7 @@ fn files(model: &Model, flags: &Flags) -> Outcome<Vec<(PathBuf, Vec<u8>)>> {
             one(export::safetensors(model, Family::Timm)?)
         }
         Format::Timm => in_folder(output, export::timm(model)?),
+        Format::Tflite => one(tflite::write(model, tflite::Options::default())?),
         Format::Hf => in_folder(output, export::hugging_face(model)?),
     }
 }

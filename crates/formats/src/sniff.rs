@@ -1,6 +1,6 @@
 //! Which format a file has, from its first bytes and never from its name.
 
-use crate::{pytorch, safetensors_file};
+use crate::{pytorch, safetensors_file, tensorflow, tflite};
 
 /// A format that is read here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,12 @@ pub enum Format {
     Safetensors,
     /// What `torch.save` writes, zipped or in the legacy form.
     PyTorch,
+    /// A GraphDef; a SavedModel, which is refused.
+    TensorFlowGraph,
+    /// A version 1 checkpoint, or the index of a version 2 one.
+    TensorFlowCheckpoint,
+    /// TensorFlow Lite.
+    Tflite,
 }
 
 impl Format {
@@ -17,6 +23,9 @@ impl Format {
         match self {
             Self::Safetensors => "safetensors",
             Self::PyTorch => "PyTorch",
+            Self::TensorFlowGraph => "TensorFlow graph",
+            Self::TensorFlowCheckpoint => "TensorFlow checkpoint",
+            Self::Tflite => "TFLite",
         }
     }
 }
@@ -28,6 +37,15 @@ pub fn sniff(bytes: &[u8]) -> Result<Format, &'static str> {
     }
     if pytorch::recognises(bytes) {
         return Ok(Format::PyTorch);
+    }
+    if tflite::looks_like(bytes) {
+        return Ok(Format::Tflite);
+    }
+    if tensorflow::looks_like_checkpoint(bytes) {
+        return Ok(Format::TensorFlowCheckpoint);
+    }
+    if tensorflow::looks_like_graph(bytes) || tensorflow::looks_like_saved_model(bytes) {
+        return Ok(Format::TensorFlowGraph);
     }
     Err(stranger(bytes))
 }

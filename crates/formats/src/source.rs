@@ -11,7 +11,7 @@ use crate::assemble::{Imported, Overrides, assemble, override_model};
 use crate::error::{Error, Result};
 use crate::sniff::{Format, sniff};
 use crate::state_dict::Hints;
-use crate::{Content, hub_config, pytorch, safetensors_file};
+use crate::{Content, hub_config, pytorch, safetensors_file, tensorflow, tflite};
 
 /// The largest file that is read, in bytes: a MobileNet v1 of width 2 with optimizer state has
 /// some hundred million.
@@ -34,8 +34,15 @@ pub struct Loaded {
 /// [`Error::File`] that names the file and what is wrong: of no known format, damaged, another
 /// network, tensors that do not fit; [`Error::Io`] when it cannot be read.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded> {
-    let metadata = std::fs::metadata(path).map_err(Error::io(path, "read"))?;
-    let file = if metadata.is_dir() { within_folder(path)? } else { path.to_owned() };
+    let file = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => within_folder(path)?,
+        Ok(_) => path.to_owned(),
+        // A checkpoint of TensorFlow's may be named by what its files' names begin with.
+        Err(error) => match tensorflow::find_checkpoint_index(path) {
+            Some(index) => index,
+            None => return Err(Error::io(path, "read")(error)),
+        },
+    };
     load_file(&file, overrides)
         .map_err(|error| match error {
             // These name the file themselves.
@@ -51,7 +58,12 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded> {
 fn within_folder(folder: &Path) -> Result<PathBuf> {
     const FILES: [&str; 3] = ["best.safetensors", "model.safetensors", "pytorch_model.bin"];
     let found = FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| Error::File {
+    // A folder with TensorFlow's `checkpoint`, or a SavedModel.
+    let checkpoint = || {
+        tensorflow::find_checkpoint_index(folder)
+            .or_else(|| tensorflow::find_checkpoint_index(&folder.join("variables/variables")))
+    };
+    found.or_else(checkpoint).ok_or_else(|| Error::File {
         path: folder.to_owned(),
         source: Box::new(Error::Unsupported(format!(
             "a folder that has none of {}; expected a run folder, a folder of Hugging Face's or timm's, or \
@@ -63,9 +75,14 @@ fn within_folder(folder: &Path) -> Result<PathBuf> {
 
 fn load_file(path: &Path, overrides: &Overrides) -> Result<(Imported, &'static str)> {
     let bytes = read_whole(path)?;
-    let format = sniff(&bytes).map_err(|seems| {
-        Error::Unsupported(format!("{seems}; expected weights of a MobileNet v1 ({READ})"))
-    })?;
+    let format = match (sniff(&bytes), tensorflow::find_checkpoint_index(path)) {
+        (Ok(format), _) => format,
+        // A checkpoint's data has no form of its own; the index beside it tells what it holds.
+        (Err(_), Some(index)) if index != path => return load_file(&index, overrides),
+        (Err(seems), _) => {
+            return Err(Error::Unsupported(format!("{seems}; expected weights of a MobileNet v1 ({READ})")));
+        }
+    };
     // Our own files say so themselves, and their errors are the more telling ones.
     if format == Format::Safetensors && is_native(&bytes) {
         let model = Model::from_bytes(&bytes, path)?;
@@ -75,6 +92,12 @@ fn load_file(path: &Path, overrides: &Overrides) -> Result<(Imported, &'static s
     let mut content = match format {
         Format::Safetensors => safetensors_file::read(&bytes)?,
         Format::PyTorch => pytorch::read(&bytes)?,
+        Format::TensorFlowGraph => tensorflow::read_graph(&bytes)?,
+        Format::TensorFlowCheckpoint if tensorflow::looks_like_checkpoint_index(&bytes) => {
+            tensorflow::load_checkpoint(path)?
+        }
+        Format::TensorFlowCheckpoint => tensorflow::read_checkpoint_v1(&bytes)?,
+        Format::Tflite => tflite::read(&bytes)?,
     };
     drop(bytes);
     add_configuration(path, hints(&mut content))?;
@@ -82,7 +105,7 @@ fn load_file(path: &Path, overrides: &Overrides) -> Result<(Imported, &'static s
 }
 
 /// What can be read, for messages.
-const READ: &str = "safetensors, PyTorch";
+const READ: &str = "safetensors, PyTorch, TensorFlow, TFLite";
 
 fn hints(content: &mut Content) -> &mut Hints {
     match content {
