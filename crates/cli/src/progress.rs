@@ -79,6 +79,12 @@ impl<'a> Progress<'a> {
                     self.note(result);
                 }
             }
+            Event::Features { done, total } => self.bar.set(
+                *done as u64,
+                *total as u64,
+                "features".into(),
+                format!("{} of {} images", grouped(*done as u64), grouped(*total as u64)),
+            ),
             Event::Step(step) => self.step(step),
             Event::Evaluating { epoch, done, total } => self.bar.set(
                 *done as u64,

@@ -10,7 +10,7 @@ use mobilenet::{Model, Weights};
 use mobilenet_train::data::{self, Skipped, Splits};
 use mobilenet_train::metrics::EpochRecord;
 use mobilenet_train::state::TrainingState;
-use mobilenet_train::{Error, Facts, Plan, Recipe, RunFolder, trainer};
+use mobilenet_train::{Error, Facts, Freeze, Plan, Recipe, RunFolder, trainer};
 use serde::Serialize;
 
 use crate::architecture_flags::describe;
@@ -28,6 +28,7 @@ use crate::{datetime, interrupt};
   mobilenet train --data photos                          # photos/cat/…, photos/dog/…
   mobilenet train --data photos --width 0.25 --epochs 20 --out runs/small
   mobilenet train --data photos --init runs/birds        # begin with a trained network
+  mobilenet train --data photos --init runs/birds --freeze 6 --epochs 10
   mobilenet train --recipe runs/small/recipe.toml --seed 2
   mobilenet train --resume runs/small                    # go on where it stopped
 
@@ -239,6 +240,14 @@ fn introduce(out: &mut dyn Write, run: &Run, executor: &CpuExecutor) -> Outcome 
         ),
         ("run", run.folder.path().display().to_string()),
     ];
+    if let Some(init) = &recipe.init {
+        let stays = match plan.freeze {
+            Freeze::None => "everything learns".to_owned(),
+            Freeze::Blocks(blocks) => format!("the first {blocks} blocks stay as they are"),
+            Freeze::Body => "only the classifier learns, from features computed once".to_owned(),
+        };
+        rows.insert(3, ("start", format!("{}; {stays}", init.display())));
+    }
     if let Some(state) = &run.state {
         rows.push((
             "resumed",
@@ -317,6 +326,8 @@ struct Json<'a> {
     images: usize,
     held_out: usize,
     classes: &'a [String],
+    init: Option<String>,
+    freeze: Freeze,
     choices: &'a [String],
     skipped: Vec<JsonSkipped<'a>>,
     epochs: Vec<EpochRecord>,
@@ -348,6 +359,8 @@ impl<'a> Json<'a> {
             images: run.data.train.len(),
             held_out: run.data.held_out.len(),
             classes: run.data.train.classes(),
+            init: run.plan.recipe.init.as_ref().map(|init| init.display().to_string()),
+            freeze: run.plan.freeze,
             choices: &run.plan.choices,
             skipped: json_skipped(&run.data.skipped),
             epochs,

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use mobilenet_train::Recipe;
 use mobilenet_train::recipe::{OptimizerKind, ScheduleKind};
+use mobilenet_train::{Freeze, Recipe};
 
 use crate::architecture_flags::{ArchitectureFlags, one_of};
 use crate::failure::{Failure, Outcome};
@@ -38,9 +38,15 @@ pub struct DataFlags {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Training")]
 pub struct OptimizerFlags {
-    /// Model file or run folder to start from, instead of random weights
-    #[arg(long, value_name = "PATH")]
+    /// Model file or run folder to start from, instead of random weights, or `imagenet`: the network
+    /// that is built in. Where the classes are others, the classifier begins anew
+    #[arg(long, value_name = "MODEL")]
     init: Option<PathBuf>,
+    /// What of --init stays as it is: `body` (only the classifier learns, from features computed
+    /// once: seconds), so many blocks from the first convolution on, or `none`
+    /// [default: body for up to 200 photos a class on average, else none]
+    #[arg(long, value_name = "body|N|none", allow_negative_numbers = true)]
+    freeze: Option<Freeze>,
     /// Passes over the training images
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
@@ -104,6 +110,9 @@ pub struct ScheduleFlags {
     /// Learning rate: the highest of the schedule
     #[arg(long, allow_negative_numbers = true)]
     lr: Option<f64>,
+    /// Share of it for the body; the classifier has all of it [default: 0.2 with --init, else 1]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    body_lr_factor: Option<f64>,
     /// How the learning rate changes
     #[arg(long, value_parser = one_of::<ScheduleKind>(ScheduleKind::ALL.map(ScheduleKind::name)))]
     schedule: Option<ScheduleKind>,
@@ -209,6 +218,7 @@ impl RecipeFlags {
             channels: architecture.channels,
             conventions: architecture.conventions,
             init: optimizer.init,
+            freeze: optimizer.freeze,
             epochs: optimizer.epochs,
             batch_size: optimizer.batch_size,
             accumulate: optimizer.accumulate,
@@ -228,6 +238,7 @@ impl RecipeFlags {
             dropout: optimizer.dropout,
             ema: optimizer.ema,
             lr: schedule.lr,
+            body_lr_factor: schedule.body_lr_factor,
             schedule: schedule.schedule,
             warmup_epochs: schedule.warmup_epochs,
             step_epochs: schedule.step_epochs,

@@ -260,6 +260,14 @@ impl Architecture {
         self.classes + usize::from(self.conventions.background_class)
     }
 
+    /// Number of blocks between the first convolution and the pool.
+    pub fn blocks(&self) -> usize {
+        match self.body {
+            Body::Separable | Body::Full => BLOCKS.len(),
+            Body::Shallow => BLOCKS.len() - SHALLOW_LEAVES_OUT.len(),
+        }
+    }
+
     /// The shape of one input image.
     pub fn input_shape(&self) -> Shape {
         Shape { height: self.resolution, width: self.resolution, channels: self.input_channels }

@@ -26,11 +26,26 @@ pub trait Executor: Send {
     /// What is run.
     fn architecture(&self) -> &Architecture;
 
-    /// Logits `[N, outputs]` in inference mode: running BN statistics, no dropout.
+    /// Logits `[N, outputs]` in inference mode: running BN statistics, no dropout. What
+    /// [`Executor::features`] gave may stand in for the images.
     fn infer(&mut self, images: &Tensor) -> Result<Tensor>;
 
+    /// What the classifier reads, in inference mode: `[N, features]`, the mean of the last feature
+    /// map over its pixels.
+    fn features(&mut self, images: &Tensor) -> Result<Tensor>;
+
+    /// Keeps the first convolution and the first `blocks` blocks as they are from here on, up to the
+    /// whole body; `None` frees everything. What is frozen runs in inference mode in
+    /// [`Executor::forward`] too, so that its running statistics stay; it gets no gradient and is not
+    /// among [`Executor::parameters`].
+    ///
+    /// # Errors
+    /// When the body has fewer blocks ([`Architecture::blocks`]).
+    fn freeze(&mut self, blocks: Option<usize>) -> Result<()>;
+
     /// Logits `[N, outputs]` in training mode: batch statistics (which update the running ones)
-    /// and dropout. Keeps what [`Executor::backward`] needs.
+    /// and dropout. Keeps what [`Executor::backward`] needs. Where the whole body is frozen, what
+    /// [`Executor::features`] gave may stand in for the images.
     fn forward(&mut self, images: &Tensor) -> Result<Tensor>;
 
     /// Adds the gradients of the loss to every parameter's, given the loss's gradient with
@@ -40,7 +55,7 @@ pub trait Executor: Send {
     /// Sets every gradient to zero.
     fn zero_grad(&mut self);
 
-    /// Every trainable tensor with its gradient, in the order of the layers.
+    /// Every trainable tensor that is not frozen, with its gradient, in the order of the layers.
     /// What was folded or packed from them is made anew at the next use.
     fn parameters(&mut self) -> Vec<Parameter<'_>>;
 

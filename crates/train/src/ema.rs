@@ -44,7 +44,10 @@ impl Ema {
             match current.next() {
                 Some((other, tensor)) if other == name && tensor.shape() == average.shape() => {
                     for (a, &w) in average.data_mut().iter_mut().zip(tensor.data()) {
-                        *a += share * (w - *a);
+                        // A value that stays, as frozen ones do, keeps its bits (−0 too).
+                        if w != *a {
+                            *a += share * (w - *a);
+                        }
                     }
                 }
                 _ => {

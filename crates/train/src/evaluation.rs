@@ -6,7 +6,7 @@ use std::time::Instant;
 use mobilenet::{Executor, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::data::Loader;
+use crate::batch_source::BatchSource;
 use crate::error::{Error, Result};
 use crate::loss::{rank, softmax};
 
@@ -95,13 +95,13 @@ impl Default for EvaluationOptions<'_> {
 /// number, there is no image, or the stop flag was raised.
 pub fn evaluate(
     executor: &mut dyn Executor,
-    loader: &Loader,
+    loader: &dyn BatchSource,
     labels: &[String],
     options: &EvaluationOptions<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Evaluation> {
     let start = Instant::now();
-    let total = loader.dataset().len();
+    let total = loader.images();
     let first_class = usize::from(executor.architecture().conventions.background_class);
     let mut tally = Tally::new(labels, first_class, options.mistakes);
     for batch in loader.epoch(0, 0) {
@@ -114,7 +114,7 @@ pub fn evaluate(
         }
         let mut answers = probabilities(&executor.infer(&batch.images)?);
         if options.mirror {
-            let mirrored = probabilities(&executor.infer(&mirror(&batch.images)?)?);
+            let mirrored = probabilities(&executor.infer(&loader.mirrored(&batch)?)?);
             for (a, m) in answers.values.iter_mut().zip(mirrored.values) {
                 *a = (*a + m) / 2.0;
             }
@@ -139,22 +139,6 @@ fn probabilities(logits: &Tensor) -> Probabilities {
         softmax(row, probabilities);
     }
     Probabilities { values, outputs }
-}
-
-/// Each image of `[N, H, W, C]` mirrored left to right.
-fn mirror(images: &Tensor) -> Result<Tensor> {
-    let &[_, _, width, channels] = images.shape() else {
-        return Err(Error::Batch {
-            what: "images of a batch",
-            expected: "shape [N, H, W, C]".into(),
-            found: format!("shape {:?}", images.shape()),
-        });
-    };
-    let mut data = Vec::with_capacity(images.data().len());
-    for row in images.data().chunks_exact((width * channels).max(1)) {
-        row.chunks_exact(channels.max(1)).rev().for_each(|pixel| data.extend_from_slice(pixel));
-    }
-    Ok(Tensor::new(images.shape(), data)?)
 }
 
 /// What an evaluation has counted so far.

@@ -48,10 +48,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod batch_source;
 pub mod data;
 pub mod ema;
 pub mod error;
 pub mod evaluation;
+pub mod features;
+pub mod freeze;
 pub mod loss;
 pub mod metrics;
 pub mod optimizer;
@@ -63,8 +66,10 @@ pub mod schedule;
 pub mod state;
 pub mod trainer;
 
+pub use batch_source::BatchSource;
 pub use error::{Error, Result};
 pub use evaluation::{Evaluation, evaluate};
+pub use freeze::Freeze;
 pub use plan::{Facts, Plan};
 pub use recipe::Recipe;
 pub use run::RunFolder;

@@ -1,5 +1,6 @@
 //! From a recipe with gaps, and the data, to a run in which everything is decided.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use mobilenet::conventions::{Preset, ResizeMode};
@@ -11,10 +12,17 @@ use crate::data::{
     statistics,
 };
 use crate::error::{Error, Result};
+use crate::features::FeatureOptions;
+use crate::freeze::Freeze;
 use crate::loss::CrossEntropy;
 use crate::optimizer::{AdamW, Optimizer, RmsProp, Sgd, WeightDecay};
 use crate::recipe::{OptimizerKind, Recipe, ScheduleKind};
 use crate::schedule::{Schedule, Shape};
+
+mod finetune;
+
+/// The value of `init` that is no path: the network that the program brings along.
+pub const IMAGENET: &str = "imagenet";
 
 /// Images up to this many pixels on their short edge count as small: they keep their size, and
 /// the stem its resolution.
@@ -22,6 +30,9 @@ const SMALL: usize = 72;
 
 /// How many images are looked at to learn their size and brightness.
 const LOOKED_AT: usize = 512;
+
+/// Images that go through a body together when features are computed; changes no feature.
+const FEATURE_BATCH: usize = 16;
 
 /// What the choices depend on.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +99,8 @@ pub struct Plan {
     pub architecture: Architecture,
     /// The augmentation of training images.
     pub augmentation: Augmentation,
+    /// What does not learn.
+    pub freeze: Freeze,
     /// Passes over the training data.
     pub epochs: usize,
     /// Images a batch.
@@ -120,6 +133,7 @@ struct OptimizerPlan {
     betas: (f64, f64),
     epsilon: f64,
     decay: WeightDecay,
+    body_lr_factor: f64,
 }
 
 /// A schedule with its periods in epochs.
@@ -136,14 +150,17 @@ impl Plan {
         let o = self.optimizer;
         match o.kind {
             OptimizerKind::Sgd => {
-                Box::new(Sgd::new(o.lr, o.momentum, 0.0).nesterov(o.nesterov).decay(o.decay))
+                let sgd = Sgd::new(o.lr, o.momentum, 0.0).nesterov(o.nesterov);
+                Box::new(sgd.decay(o.decay).body_lr_factor(o.body_lr_factor))
             }
             OptimizerKind::RmsProp => {
-                Box::new(RmsProp::new(o.lr, o.rms_decay, o.momentum, o.epsilon, 0.0).decay(o.decay))
+                let rms_prop = RmsProp::new(o.lr, o.rms_decay, o.momentum, o.epsilon, 0.0);
+                Box::new(rms_prop.decay(o.decay).body_lr_factor(o.body_lr_factor))
             }
             OptimizerKind::AdamW => {
                 let (beta1, beta2) = o.betas;
-                Box::new(AdamW::new(o.lr, 0.0).moments(beta1, beta2, o.epsilon).decay(o.decay))
+                let adamw = AdamW::new(o.lr, 0.0).moments(beta1, beta2, o.epsilon);
+                Box::new(adamw.decay(o.decay).body_lr_factor(o.body_lr_factor))
             }
         }
     }
@@ -180,6 +197,38 @@ impl Plan {
     /// When the loader cannot be made.
     pub fn evaluation_loader(&self, data: &Splits) -> Result<Loader> {
         self.loader(&data.held_out, self.options())
+    }
+
+    /// Whether the classifier learns from features that are computed once.
+    pub fn caches_features(&self) -> bool {
+        self.freeze == Freeze::Body
+    }
+
+    /// Batches of the images of one part, without augmentation, each wanted once.
+    ///
+    /// # Errors
+    /// When the loader cannot be made.
+    pub fn feature_loader(&self, images: &Arc<dyn Dataset>) -> Result<Loader> {
+        self.loader(images, LoaderOptions { batch_size: FEATURE_BATCH, cache_bytes: 0, ..self.options() })
+    }
+
+    /// How batches of training features are made: as [`Plan::training_loader`] makes them of images.
+    pub fn training_features(&self, data: &Splits) -> FeatureOptions {
+        let flip = self.augmentation.flip;
+        let drop_last = data.train.len() >= self.batch_size;
+        FeatureOptions { shuffle: true, drop_last, flip, mirrored: flip, ..self.held_out_features() }
+    }
+
+    /// How batches of held-out features are made.
+    pub fn held_out_features(&self) -> FeatureOptions {
+        FeatureOptions {
+            batch_size: self.batch_size,
+            shuffle: false,
+            drop_last: false,
+            mirrored: self.tta,
+            flip: false,
+            seed: self.seed,
+        }
     }
 
     fn options(&self) -> LoaderOptions {
@@ -253,16 +302,18 @@ impl Recipe {
     pub fn resolve(&self, facts: &Facts, init: Option<&Architecture>) -> Result<Plan> {
         let mut chooser = Chooser { recipe: self.clone(), choices: Vec::new() };
         chooser.paths()?;
+        chooser.fits(init)?;
         let architecture = chooser.architecture(facts, init)?;
+        let freeze = chooser.freeze(facts, init.is_some(), &architecture)?;
         let augmentation = chooser.augmentation(facts, &architecture)?;
         let small = facts.short_edge <= SMALL;
         let (epochs, batch_size, accumulate) = chooser.amounts(facts, small, init.is_some())?;
-        let optimizer = chooser.optimizer(small, batch_size * accumulate, init.is_some())?;
+        let optimizer = chooser.optimizer(small, batch_size * accumulate, init.is_some(), freeze)?;
         let schedule = chooser.schedule(optimizer.lr, epochs)?;
         let r = &mut chooser.recipe;
         let clip = *r.clip_norm.get_or_insert(0.0);
         at_least("clip_norm", clip, 0.0)?;
-        let label_smoothing = *r.label_smoothing.get_or_insert(0.0);
+        let label_smoothing = *r.label_smoothing.get_or_insert(if init.is_some() { 0.1 } else { 0.0 });
         share("label_smoothing", label_smoothing)?;
         let ema = *r.ema.get_or_insert(0.0);
         share("ema", ema)?;
@@ -284,6 +335,7 @@ impl Recipe {
             choices: chooser.choices,
             architecture,
             augmentation,
+            freeze,
             epochs,
             batch_size,
             accumulate,
@@ -307,7 +359,8 @@ impl Chooser {
     /// Makes paths absolute, so that the run can be resumed from any folder.
     fn paths(&mut self) -> Result<()> {
         let r = &mut self.recipe;
-        for path in [&mut r.data, &mut r.val, &mut r.init].into_iter().flatten() {
+        let init = r.init.as_mut().filter(|path| **path != Path::new(IMAGENET));
+        for path in r.data.iter_mut().chain(&mut r.val).chain(init) {
             *path = std::path::absolute(&*path).map_err(Error::io(&*path, "resolve"))?;
         }
         let hold_out = *r.hold_out.get_or_insert(0.2);
@@ -421,6 +474,10 @@ impl Chooser {
     fn augmentation(&mut self, facts: &Facts, architecture: &Architecture) -> Result<Augmentation> {
         let resolution = architecture.resolution;
         let small = facts.short_edge <= SMALL;
+        if self.recipe.freeze == Some(Freeze::Body) {
+            self.recipe.random_crop = Some(0.0);
+            self.recipe.pad_crop = Some(0);
+        }
         let squash = architecture.conventions.preprocessing.resize == ResizeMode::Squash;
         if self.recipe.pad_crop.is_none() && self.recipe.random_crop.is_none() {
             if small {
@@ -463,6 +520,9 @@ impl Chooser {
     /// Epochs, batch size and batches a step.
     fn amounts(&mut self, facts: &Facts, small: bool, init: bool) -> Result<(usize, usize, usize)> {
         let images = facts.images;
+        if self.recipe.freeze == Some(Freeze::Body) {
+            self.head_amounts(images);
+        }
         if self.recipe.batch_size.is_none() {
             let most = if small { 128 } else { 32 };
             let mut batch = most;
@@ -493,8 +553,18 @@ impl Chooser {
         Ok((epochs, batch_size, accumulate))
     }
 
-    fn optimizer(&mut self, small: bool, images_a_step: usize, init: bool) -> Result<OptimizerPlan> {
+    fn optimizer(
+        &mut self,
+        small: bool,
+        images_a_step: usize,
+        init: bool,
+        freeze: Freeze,
+    ) -> Result<OptimizerPlan> {
+        if freeze == Freeze::Body {
+            self.head_optimizer(images_a_step);
+        }
         let kind = *self.recipe.optimizer.get_or_insert_default();
+        let body_lr_factor = self.body_lr_factor(freeze, init)?;
         if self.recipe.lr.is_none() {
             // Proportional to the images of a step (Goyal et al. 2017), but for AdamW.
             let images = images_a_step as f64;
@@ -504,7 +574,7 @@ impl Chooser {
                 OptimizerKind::RmsProp => 0.045 * images / 64.0,
                 OptimizerKind::AdamW => 0.002 * (images / 128.0).sqrt(),
             };
-            let lr = three_digits(if init { from_scratch / 10.0 } else { from_scratch });
+            let lr = three_digits(if init { from_scratch / 5.0 } else { from_scratch });
             self.recipe.lr = Some(lr);
             let start = if init { ", from trained weights" } else { "" };
             self.chose(format!("{} with {images_a_step} images a step{start} → lr {lr}", kind.name()));
@@ -543,7 +613,7 @@ impl Chooser {
             bn: *r.decay_bn.get_or_insert(false),
             bias: *r.decay_bias.get_or_insert(false),
         };
-        Ok(OptimizerPlan { kind, lr, momentum, nesterov, rms_decay, betas, epsilon, decay })
+        Ok(OptimizerPlan { kind, lr, momentum, nesterov, rms_decay, betas, epsilon, decay, body_lr_factor })
     }
 
     fn schedule(&mut self, lr: f64, epochs: usize) -> Result<SchedulePlan> {

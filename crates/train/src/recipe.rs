@@ -9,6 +9,7 @@ use mobilenet::error::nearest;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::freeze::Freeze;
 
 /// Which optimizer changes the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,8 +151,10 @@ pub struct Recipe {
     pub crop_fraction: Option<f64>,
     /// The resize filter.
     pub interpolation: Option<Interpolation>,
-    /// A model file to start from; random weights when left out.
+    /// A model file to start from, or `imagenet`; random weights when left out.
     pub init: Option<PathBuf>,
+    /// What of `init` stays as it is: `body`, `none`, or the first so many blocks.
+    pub freeze: Option<Freeze>,
 
     /// Passes over the training data.
     pub epochs: Option<usize>,
@@ -163,6 +166,8 @@ pub struct Recipe {
     pub optimizer: Option<OptimizerKind>,
     /// The (peak) learning rate.
     pub lr: Option<f64>,
+    /// The share of it that is for the body, above 0 and at most 1; the classifier has all of it.
+    pub body_lr_factor: Option<f64>,
     /// Momentum of SGD and RMSprop.
     pub momentum: Option<f64>,
     /// Whether SGD looks ahead (Nesterov).

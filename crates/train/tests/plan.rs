@@ -6,7 +6,7 @@ use mobilenet::conventions::{Activation, Padding, Preset};
 use mobilenet::{Architecture, Body, Model};
 use mobilenet_train::recipe::{OptimizerKind, Recipe, ScheduleKind};
 use mobilenet_train::schedule::Shape;
-use mobilenet_train::{Facts, Plan};
+use mobilenet_train::{Facts, Freeze, Plan};
 
 fn clothes() -> Facts {
     Facts {
@@ -155,9 +155,82 @@ fn a_trained_network_gives_the_defaults_and_its_weights() {
     assert_ne!(model.weights.get("classifier.weight"), init.weights.get("classifier.weight"));
 
     let wide = Recipe { width: Some(0.5), ..Recipe::default() };
-    let plan = wide.resolve(&photos(), Some(&init.architecture)).unwrap();
-    let message = plan.model(&labels(5), Some(&init)).unwrap_err().to_string();
-    assert!(message.contains("was this saved with another width multiplier"), "{message}");
+    let message = wide.resolve(&photos(), Some(&init.architecture)).unwrap_err().to_string();
+    assert_eq!(message, "width: found 0.5, expected 0.25, as the network that init names has; leave it out");
+    let shallow = Recipe { body: Some(Body::Shallow), ..Recipe::default() };
+    let message = shallow.resolve(&photos(), Some(&init.architecture)).unwrap_err().to_string();
+    assert!(message.starts_with("body: found shallow, expected separable, as the network"), "{message}");
+    let grey = Recipe { channels: Some(1), ..Recipe::default() };
+    let message = grey.resolve(&photos(), Some(&init.architecture)).unwrap_err().to_string();
+    assert!(message.starts_with("channels: found 1, expected 3, as the network"), "{message}");
+    let same = Recipe { width: Some(0.25), channels: Some(3), ..Recipe::default() };
+    assert!(same.resolve(&photos(), Some(&init.architecture)).is_ok());
+}
+
+fn few_photos() -> Facts {
+    Facts { images: 480, classes: 6, ..photos() }
+}
+
+#[test]
+fn few_photos_train_only_the_classifier_unless_more_is_asked_for() {
+    let init = Architecture::default();
+    let resolve = |recipe: &Recipe, facts: &Facts| recipe.resolve(facts, Some(&init)).unwrap();
+    let plan = resolve(&Recipe::default(), &few_photos());
+    assert!(plan.freeze == Freeze::Body && plan.caches_features());
+    assert_eq!(plan.recipe.optimizer, Some(OptimizerKind::AdamW));
+    assert_eq!((plan.recipe.random_crop, plan.recipe.pad_crop), (Some(0.0), Some(0)));
+    assert_eq!((plan.recipe.label_smoothing, plan.recipe.body_lr_factor), (Some(0.1), None));
+    assert_eq!((plan.batch_size, plan.epochs), (32, 41));
+    assert!(plan.choices.iter().any(|line| line.contains("only the classifier learns (freeze = body)")));
+    // What it wrote gives the same plan, without the network.
+    let named = Recipe { init: Some("imagenet".into()), ..plan.recipe.clone() };
+    let again = named.resolve(&few_photos(), None).unwrap();
+    assert_eq!((again.freeze, &again.recipe), (Freeze::Body, &named));
+    assert!(again.choices.is_empty(), "{:?}", again.choices);
+
+    // Many photos, small images, or what only makes sense where more learns.
+    for plan in [
+        resolve(&Recipe::default(), &Facts { images: 1201, ..few_photos() }),
+        resolve(&Recipe::default(), &Facts { short_edge: 28, ..few_photos() }),
+        resolve(&Recipe { random_crop: Some(0.5), ..Recipe::default() }, &few_photos()),
+        resolve(&Recipe { body_lr_factor: Some(0.2), ..Recipe::default() }, &few_photos()),
+        resolve(&Recipe { freeze: Some(Freeze::None), ..Recipe::default() }, &few_photos()),
+    ] {
+        assert_eq!(plan.freeze, Freeze::None);
+        assert_eq!(plan.recipe.body_lr_factor, Some(0.2));
+    }
+    // Without a trained network everything learns, at one rate.
+    let plan = Recipe::default().resolve(&few_photos(), None).unwrap();
+    assert_eq!((plan.freeze, plan.recipe.body_lr_factor), (Freeze::None, Some(1.0)));
+    assert_eq!(plan.recipe.label_smoothing, Some(0.0));
+}
+
+#[test]
+fn fine_tuning_that_cannot_be_is_an_error() {
+    let init = Architecture::default();
+    let body = Recipe { freeze: Some(Freeze::Body), ..Recipe::default() };
+    let message = body.resolve(&photos(), None).unwrap_err().to_string();
+    assert!(message.starts_with("freeze: found body, expected none, or a trained network"), "{message}");
+    let cases: [(Recipe, &str); 6] = [
+        (
+            Recipe { freeze: Some(Freeze::Blocks(14)), ..Recipe::default() },
+            "freeze: found 14, expected 0 to 13, as many blocks as the body has, or body",
+        ),
+        (Recipe { jitter: Some(0.2), ..body.clone() }, "jitter: found 0.2, expected 0, since features are"),
+        (Recipe { random_crop: Some(0.3), ..body.clone() }, "random_crop: found 0.3, expected 0, since"),
+        (Recipe { body_lr_factor: Some(0.1), ..body }, "body_lr_factor: found 0.1, expected nothing where"),
+        (
+            Recipe { body_lr_factor: Some(0.0), ..Recipe::default() },
+            "body_lr_factor: found 0, expected above 0 and at most 1",
+        ),
+        (Recipe { body_lr_factor: Some(-1.0), ..Recipe::default() }, "body_lr_factor: found -1"),
+    ];
+    for (recipe, expected) in cases {
+        let message = recipe.resolve(&few_photos(), Some(&init)).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message} does not start with {expected}");
+    }
+    let all = Recipe { freeze: Some(Freeze::Blocks(13)), jitter: Some(0.2), ..Recipe::default() };
+    assert!(!all.resolve(&few_photos(), Some(&init)).unwrap().caches_features());
 }
 
 #[test]

@@ -74,12 +74,13 @@ impl CpuExecutor {
         self.classifier_backward(d_logits.data(), batch);
         self.timing.stop(start, Pass::Backward, CLASSIFIER);
 
+        let first = self.frozen.convs;
         let Self { engine, convs, parameters, training, timing, .. } = self;
-        let images_len = batch * self.architecture.input_shape().len();
         let [mut current, mut next] = std::mem::take(&mut training.gradients);
-        for index in (0..convs.len()).rev() {
+        for index in (first..convs.len()).rev() {
             let start = timing.start();
             let (earlier, rest) = training.states.split_at(index);
+            let earlier = &earlier[first..];
             let state = &rest[0];
             let conv = &convs[index];
             let layer = &conv.layer;
@@ -96,7 +97,7 @@ impl CpuExecutor {
                     Some(previous) => previous.source(engine, &convs[index - 1].layer, batch),
                     None => Source {
                         isa: engine.isa,
-                        values: &training.images[..images_len],
+                        values: &training.input[..batch * layer.input.len()],
                         shape: layer.input,
                         affine: None,
                         clamp: engine.clamp,
@@ -105,9 +106,10 @@ impl CpuExecutor {
                 before: earlier.last().map(|previous| previous.normalisation(engine.clamp)),
             };
             let Stored { value, grad, .. } = &mut parameters[conv.weight];
-            let d_input = match step.before {
-                Some(_) => next.at_least(batch * layer.input.len()),
-                None => &mut [],
+            // The first layer needs no gradient of its input; only the full convolution leaves it out.
+            let d_input = match (step.before, layer.operator) {
+                (None, Operator::Conv) => &mut [],
+                _ => next.at_least(batch * layer.input.len()),
             };
             let memory = (&mut training.partials, &mut training.sums);
             let items = match layer.operator {
@@ -144,6 +146,9 @@ impl CpuExecutor {
             let pooled = MatrixRef::new(pooled, batch, features, stride);
             gemm::gemm_transposed_accumulate(isa, d, pooled, MatrixMut::new(grad, rows, features, features));
         });
+        if self.frozen.convs == convs.len() {
+            return;
+        }
         let mut packed = PackedB::new(isa, outputs, features);
         packed.pack(value);
         let mut d_pooled = vec![0.0; batch * features];

@@ -8,9 +8,10 @@ use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::parallel::chunks;
 use mobilenet_kernels::{Buffer, Clamp, depthwise, im2col, pooling};
 
+use super::inference::End;
 use super::rows::{Ring, Source, chunk_pixels, images_per_item, row_geometry, windows};
 use super::timing::{CLASSIFIER, Pass};
-use super::{Conv, CpuExecutor, Engine};
+use super::{Conv, CpuExecutor, Engine, Input};
 use crate::architecture::{Layer, Operator};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
@@ -21,7 +22,8 @@ use crate::tensor::Tensor;
 pub(super) struct Training {
     /// Images of the last forward pass; 0 when there is none to go back through.
     pub batch: usize,
-    pub images: Buffer,
+    /// What the first layer that is not frozen reads: the images, or an activated feature map.
+    pub input: Buffer,
     pub states: Vec<State>,
     /// `[N, features]` after dropout, rows at [`gemm::padded_stride`].
     pub pooled: Buffer,
@@ -103,9 +105,20 @@ struct Running<'a> {
 const MOST_ITEMS: usize = 64;
 
 impl CpuExecutor {
-    pub(super) fn run_forward(&mut self, images: &[f32], batch: usize) -> Result<Tensor> {
+    pub(super) fn run_forward(&mut self, input: Input, values: &[f32]) -> Result<Tensor> {
         // The running statistics change.
-        self.plan = None;
+        self.forget_folded();
+        let (frozen, batch) = (self.frozen, input.batch());
+        if frozen.convs == self.convs.len() {
+            return self.forward_classifier(input, values);
+        }
+        if let Input::Features(_) = input {
+            return Err(Error::Input {
+                what: "training batch".into(),
+                expected: "images; features only where the whole body is frozen".into(),
+                found: "features".into(),
+            });
+        }
         let last = self.convs.last().map(|conv| conv.layer.output.pixels()).unwrap_or(0);
         if batch * last < 2 {
             return Err(Error::Input {
@@ -114,21 +127,31 @@ impl CpuExecutor {
                 found: format!("{batch} image(s) with {last} pixel(s); use a larger batch or resolution"),
             });
         }
+        let first_len = self.convs[frozen.convs].layer.input.len();
+        let mut first = std::mem::take(&mut self.training.input);
+        let first_input = &mut first.at_least(batch * first_len)[..batch * first_len];
+        if frozen.stages > 0 {
+            self.run_stages(values, batch, frozen.stages, End::Map, first_input, first_len);
+        } else {
+            first_input.copy_from_slice(values);
+        }
+        self.training.input = first;
         let Self { engine, convs, parameters, training, timing, .. } = self;
         training.batch = batch;
-        training.images.at_least(images.len()).copy_from_slice(images);
         training.states.resize_with(convs.len(), State::default);
         let conventions = &self.architecture.conventions;
-        for index in 0..convs.len() {
+        for index in frozen.convs..convs.len() {
             let start = timing.start();
             let (before, rest) = training.states.split_at_mut(index);
             let state = &mut rest[0];
             let source = match before.last() {
-                Some(previous) => previous.source(engine, &convs[index - 1].layer, batch),
-                None => Source {
+                Some(previous) if index > frozen.convs => {
+                    previous.source(engine, &convs[index - 1].layer, batch)
+                }
+                _ => Source {
                     isa: engine.isa,
-                    values: &training.images[..images.len()],
-                    shape: convs[0].layer.input,
+                    values: &training.input[..batch * first_len],
+                    shape: convs[index].layer.input,
                     affine: None,
                     clamp: Clamp::IDENTITY,
                 },
@@ -162,9 +185,24 @@ impl CpuExecutor {
         logits
     }
 
+    /// The forward pass where the whole body is frozen.
+    fn forward_classifier(&mut self, input: Input, values: &[f32]) -> Result<Tensor> {
+        let stride = gemm::padded_stride(self.engine.isa, self.classifier.features);
+        let batch = input.batch();
+        let mut pooled = std::mem::take(&mut self.training.pooled);
+        let rows = &mut pooled.at_least(batch * stride)[..batch * stride];
+        self.pool_rows(input, values, rows, stride);
+        self.training.pooled = pooled;
+        self.training.batch = batch;
+        let start = self.timing.start();
+        let logits = self.drop_out_and_multiply(batch);
+        self.timing.stop(start, Pass::Forward, CLASSIFIER);
+        Ok(logits)
+    }
+
     /// Pools, drops out and multiplies by the classifier.
     fn classify(&mut self, batch: usize) -> Result<Tensor> {
-        let Self { engine, convs, classifier, parameters, training, .. } = self;
+        let Self { engine, convs, classifier, training, .. } = self;
         let features = classifier.features;
         let stride = gemm::padded_stride(engine.isa, features);
         let (Some(state), Some(conv)) = (training.states.last(), convs.last()) else {
@@ -183,6 +221,15 @@ impl CpuExecutor {
             scratch.sums.resize(features, 0.0);
             pooling::global_average(activated, &mut scratch.sums, &mut pooled[..features]);
         });
+        Ok(self.drop_out_and_multiply(batch))
+    }
+
+    /// Drops pooled features out and multiplies by the classifier.
+    fn drop_out_and_multiply(&mut self, batch: usize) -> Tensor {
+        let Self { engine, classifier, parameters, training, .. } = self;
+        let features = classifier.features;
+        let stride = gemm::padded_stride(engine.isa, features);
+        let pooled = &mut training.pooled.at_least(batch * stride)[..batch * stride];
         let dropout = self.architecture.conventions.dropout;
         training.kept.clear();
         if dropout > 0.0 {
@@ -201,7 +248,7 @@ impl CpuExecutor {
         let mut logits = Tensor::zeros(&[batch, classifier.outputs]);
         let epilogue = Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None };
         product(engine, pooled, stride, batch, &packed, logits.data_mut(), epilogue);
-        Ok(logits)
+        logits
     }
 }
 

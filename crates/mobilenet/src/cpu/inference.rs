@@ -13,18 +13,27 @@ use mobilenet_kernels::{Buffer, Clamp, Isa, im2col, pooling};
 use super::forward::{padded_row_len, product, ring_rows};
 use super::rows::{Ring, Source, chunk_pixels, row_geometry, windows};
 use super::timing::{CLASSIFIER, Pass};
-use super::{Conv, CpuExecutor, Engine, Scratch, Stored};
+use super::{Conv, CpuExecutor, Engine, Input, Scratch, Stored};
 use crate::architecture::{Layer, Operator, Shape};
-use crate::error::Result;
 use crate::tensor::Tensor;
 
-/// Folded and packed weights.
+/// Folded and packed weights, as far as they were needed: the first stages, in order, and the
+/// classifier. Whoever changes parameters says so with [`CpuExecutor::forget_folded`].
 #[derive(Debug)]
 pub(super) struct Plan {
     isa: Isa,
     clamp: Clamp,
     stages: Vec<Stage>,
-    classifier: PackedB,
+    classifier: Option<PackedB>,
+}
+
+/// What becomes of an image behind the last stage that it is taken through.
+#[derive(Clone, Copy)]
+pub(super) enum End {
+    /// Its mean over all pixels, so many features.
+    Pool(usize),
+    /// The activated feature map as it is.
+    Map,
 }
 
 /// A full convolution, or a depthwise one with the pointwise one behind it.
@@ -52,18 +61,75 @@ pub(super) struct Activations {
 }
 
 impl CpuExecutor {
-    pub(super) fn run_inference(&mut self, images: &[f32], batch: usize) -> Result<Tensor> {
-        if self.plan.is_none() {
-            self.plan = Some(self.fold());
+    /// Logits `[N, outputs]` of a batch of images, or of features that [`CpuExecutor::run_features`]
+    /// gave.
+    pub(super) fn run_inference(&mut self, input: Input, values: &[f32]) -> Tensor {
+        let features = self.classifier.features;
+        let stride = gemm::padded_stride(self.engine.isa, features);
+        let batch = input.batch();
+        let mut pooled = std::mem::take(&mut self.inference.pooled);
+        let rows = &mut pooled.at_least(batch * stride)[..batch * stride];
+        self.pool_rows(input, values, rows, stride);
+        let weight = &self.parameters[self.classifier.weight].value;
+        let packed = self.plan.classifier.get_or_insert_with(|| {
+            let mut packed = PackedB::new(self.engine.isa, features, self.classifier.outputs);
+            packed.pack_transposed(weight);
+            packed
+        });
+        let mut logits = Tensor::zeros(&[batch, self.classifier.outputs]);
+        let epilogue = Epilogue { bias: Some(&self.parameters[self.classifier.bias].value), clamp: None };
+        let start = self.timing.start();
+        product(&mut self.engine, rows, stride, batch, packed, logits.data_mut(), epilogue);
+        self.timing.stop(start, Pass::Infer, CLASSIFIER);
+        self.inference.pooled = pooled;
+        logits
+    }
+
+    /// Pooled features `[N, features]` of a batch of images.
+    pub(super) fn run_features(&mut self, images: &[f32], batch: usize) -> Tensor {
+        let features = self.classifier.features;
+        let mut pooled = Tensor::zeros(&[batch, features]);
+        self.pool_rows(Input::Images(batch), images, pooled.data_mut(), features);
+        pooled
+    }
+
+    /// Writes what the classifier reads to rows of `output` that are `stride` apart.
+    pub(super) fn pool_rows(&mut self, input: Input, values: &[f32], output: &mut [f32], stride: usize) {
+        let features = self.classifier.features;
+        match input {
+            Input::Images(batch) => {
+                let stages = self.stages();
+                self.run_stages(values, batch, stages, End::Pool(features), output, stride);
+            }
+            Input::Features(_) => {
+                for (to, from) in output.chunks_exact_mut(stride).zip(values.chunks_exact(features)) {
+                    to[..features].copy_from_slice(from);
+                }
+            }
         }
-        let Self { engine, classifier, parameters, plan: Some(plan), inference, timing, .. } = self else {
-            unreachable!("the plan was made above");
-        };
-        let features = classifier.features;
-        let stride = gemm::padded_stride(engine.isa, features);
+    }
+
+    /// Number of stages: the stem, and one a block.
+    fn stages(&self) -> usize {
+        self.convs.iter().filter(|conv| conv.layer.operator != Operator::Depthwise).count()
+    }
+
+    /// Takes each image through the first `stages` stages (at least one) and writes what `end` says
+    /// to rows of `output` that are `stride` apart.
+    pub(super) fn run_stages(
+        &mut self,
+        images: &[f32],
+        batch: usize,
+        stages: usize,
+        end: End,
+        output: &mut [f32],
+        stride: usize,
+    ) {
+        self.fold(stages);
+        let Self { engine, plan, inference, timing, .. } = self;
+        let plan = &*plan;
+        let stages = &plan.stages[..stages];
         let input_len = self.architecture.input_shape().len();
-        let Activations { shared, pooled } = inference;
-        let pooled = &mut pooled.at_least(batch * stride)[..batch * stride];
         let threads = engine.pool.threads();
         // Whole images for each thread as long as there are enough for all.
         let whole = match threads {
@@ -71,12 +137,13 @@ impl CpuExecutor {
             1 => batch,
             _ => batch / threads * threads,
         };
-        let largest = plan.largest();
+        let largest = stages.iter().map(|stage| stage.layer.output.len()).max().unwrap_or(0);
+        let last = stages.last().map_or(0, |stage| stage.layer.output.len());
         if whole > 0 {
-            engine.pool.run(whole, &mut engine.scratch, chunks(pooled, stride), |image, scratch, pooled| {
+            engine.pool.run(whole, &mut engine.scratch, chunks(output, stride), |image, scratch, row| {
                 let Scratch { gradient, output, .. } = scratch;
                 let (mut current, mut next) = (std::mem::take(gradient), std::mem::take(output));
-                for (index, stage) in plan.stages.iter().enumerate() {
+                for (index, stage) in stages.iter().enumerate() {
                     let source = match index {
                         0 => &images[image * input_len..][..input_len],
                         _ => &current[..stage.input().len()],
@@ -86,13 +153,13 @@ impl CpuExecutor {
                     stage.rows(plan, source, 0, output, scratch);
                     std::mem::swap(&mut current, &mut next);
                 }
-                pool(&current[..plan.last().len()], scratch, &mut pooled[..features]);
+                end.write(&current[..last], scratch, row);
                 (scratch.gradient, scratch.output) = (current, next);
             });
         }
         for image in whole..batch {
-            let [current, next] = shared;
-            for (index, stage) in plan.stages.iter().enumerate() {
+            let [current, next] = &mut inference.shared;
+            for (index, stage) in stages.iter().enumerate() {
                 let source = match index {
                     0 => &images[image * input_len..][..input_len],
                     _ => &current[..stage.input().len()],
@@ -103,24 +170,41 @@ impl CpuExecutor {
                 timing.stop(start, Pass::Infer, &stage.layer.name);
                 std::mem::swap(current, next);
             }
-            let pooled = &mut pooled[image * stride..][..features];
-            pool(&current[..plan.last().len()], &mut engine.scratch[0], pooled);
+            let row = &mut output[image * stride..][..stride];
+            end.write(&current[..last], &mut engine.scratch[0], row);
         }
-        let mut logits = Tensor::zeros(&[batch, classifier.outputs]);
-        let epilogue = Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None };
-        let start = timing.start();
-        product(engine, pooled, stride, batch, &plan.classifier, logits.data_mut(), epilogue);
-        timing.stop(start, Pass::Infer, CLASSIFIER);
-        Ok(logits)
     }
 
-    /// Folds each batch normalisation into the filter before it.
-    fn fold(&self) -> Plan {
+    /// Drops what was folded from parameters that may have changed: all but the frozen stages.
+    pub(super) fn forget_folded(&mut self) {
+        self.plan.stages.truncate(self.frozen.stages);
+        self.plan.classifier = None;
+    }
+
+    /// Drops everything that was folded.
+    pub(super) fn forget_all_folded(&mut self) {
+        self.plan.stages.clear();
+        self.plan.classifier = None;
+    }
+
+    /// Folds each batch normalisation into the filter before it, in the first `stages` stages where
+    /// that is not done already.
+    fn fold(&mut self, stages: usize) {
+        if self.plan.stages.len() >= stages {
+            return;
+        }
         let isa = self.engine.isa;
         let epsilon = f64::from(self.architecture.conventions.bn_epsilon);
-        let mut stages = Vec::new();
-        let mut pending = None;
+        let (mut stage, mut pending) = (0, None);
         for conv in &self.convs {
+            if stage == stages {
+                break;
+            }
+            let ends = conv.layer.operator != Operator::Depthwise;
+            if stage < self.plan.stages.len() {
+                stage += usize::from(ends);
+                continue;
+            }
             let (filter, bias) = fold(conv, &self.parameters, epsilon);
             let layer = conv.layer.clone();
             let (inputs, outputs) = (layer.input.channels, layer.output.channels);
@@ -138,11 +222,21 @@ impl CpuExecutor {
                 }
                 _ => super::forward::pack_conv(&self.engine, &layer, &filter),
             };
-            stages.push(Stage { depthwise: pending.take(), layer, packed, bias });
+            self.plan.stages.push(Stage { depthwise: pending.take(), layer, packed, bias });
+            stage += 1;
         }
-        let mut classifier = PackedB::new(isa, self.classifier.features, self.classifier.outputs);
-        classifier.pack_transposed(&self.parameters[self.classifier.weight].value);
-        Plan { isa, clamp: self.engine.clamp, stages, classifier }
+    }
+}
+
+impl End {
+    fn write(self, map: &[f32], scratch: &mut Scratch, row: &mut [f32]) {
+        match self {
+            Self::Pool(features) => {
+                scratch.sums.resize(features, 0.0);
+                pooling::global_average(map, &mut scratch.sums, &mut row[..features]);
+            }
+            Self::Map => row.copy_from_slice(map),
+        }
     }
 }
 
@@ -162,19 +256,10 @@ fn fold(conv: &Conv, parameters: &[Stored], epsilon: f64) -> (Vec<f32>, Vec<f32>
     (filter, bias)
 }
 
-fn pool(image: &[f32], scratch: &mut Scratch, pooled: &mut [f32]) {
-    scratch.sums.resize(pooled.len(), 0.0);
-    pooling::global_average(image, &mut scratch.sums, pooled);
-}
-
 impl Plan {
-    /// Values of the largest feature map.
-    fn largest(&self) -> usize {
-        self.stages.iter().map(|stage| stage.layer.output.len()).max().unwrap_or(0)
-    }
-
-    fn last(&self) -> Shape {
-        self.stages.last().map_or(Shape { height: 0, width: 0, channels: 0 }, |stage| stage.layer.output)
+    /// Nothing is folded yet.
+    pub fn new(isa: Isa, clamp: Clamp) -> Self {
+        Self { isa, clamp, stages: Vec::new(), classifier: None }
     }
 }
 

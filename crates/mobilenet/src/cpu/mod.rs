@@ -48,11 +48,37 @@ pub struct CpuExecutor {
     classifier: Classifier,
     parameters: Vec<Stored>,
     training: forward::Training,
-    /// Folded weights; none while the parameters have changed since they were made.
-    plan: Option<inference::Plan>,
+    /// Folded weights, as far as no parameter has changed since they were made.
+    plan: inference::Plan,
     inference: inference::Activations,
     dropout_seed: u64,
+    frozen: Frozen,
     timing: timing::Timing,
+}
+
+/// How much of the network stays as it is, counted from its beginning.
+#[derive(Clone, Copy, Debug, Default)]
+struct Frozen {
+    /// Stages: the stem and the blocks.
+    stages: usize,
+    /// The convolutions of these.
+    convs: usize,
+}
+
+/// What a pass is given, and how many of it.
+#[derive(Clone, Copy, Debug)]
+enum Input {
+    Images(usize),
+    /// What the classifier reads.
+    Features(usize),
+}
+
+impl Input {
+    fn batch(self) -> usize {
+        match self {
+            Self::Images(batch) | Self::Features(batch) => batch,
+        }
+    }
 }
 
 /// What every pass needs: the instruction set, the threads and their scratch memory.
@@ -93,12 +119,14 @@ struct Classifier {
     bias: usize,
 }
 
-/// A trainable tensor. Its gradient takes memory from the first training step on.
+/// A trainable tensor. Its gradient takes memory from the first training step on, unless it is
+/// frozen.
 #[derive(Debug)]
 struct Stored {
     spec: TensorSpec,
     value: Vec<f32>,
     grad: Vec<f32>,
+    frozen: bool,
 }
 
 impl CpuExecutor {
@@ -136,9 +164,10 @@ impl CpuExecutor {
             classifier: Classifier { features: 0, outputs: 0, weight: 0, bias: 0 },
             parameters: Vec::new(),
             training: forward::Training::default(),
-            plan: None,
+            plan: inference::Plan::new(isa, clamp),
             inference: inference::Activations::default(),
             dropout_seed: 0,
+            frozen: Frozen::default(),
             timing: timing::Timing::default(),
         };
         executor.build(weights)?;
@@ -159,7 +188,7 @@ impl CpuExecutor {
         for spec in self.architecture.tensors()? {
             if spec.role.is_trainable() {
                 let value = tensor(weights, &spec.name)?.data().to_vec();
-                self.parameters.push(Stored { spec, value, grad: Vec::new() });
+                self.parameters.push(Stored { spec, value, grad: Vec::new(), frozen: false });
             }
         }
         let index = |parameters: &[Stored], name: String| {
@@ -195,7 +224,7 @@ impl CpuExecutor {
         Ok(())
     }
 
-    /// Checks a batch and returns its size.
+    /// Checks a batch of images and returns its size.
     fn batch_of(&self, images: &Tensor) -> Result<usize> {
         let shape = self.architecture.input_shape();
         match *images.shape() {
@@ -208,8 +237,16 @@ impl CpuExecutor {
         }
     }
 
+    /// Checks a batch of images or features.
+    fn input_of(&self, input: &Tensor) -> Result<Input> {
+        match *input.shape() {
+            [n, features] if n > 0 && features == self.classifier.features => Ok(Input::Features(n)),
+            _ => Ok(Input::Images(self.batch_of(input)?)),
+        }
+    }
+
     fn ensure_gradients(&mut self) {
-        for parameter in &mut self.parameters {
+        for parameter in self.parameters.iter_mut().filter(|parameter| !parameter.frozen) {
             parameter.grad.resize(parameter.value.len(), 0.0);
         }
     }
@@ -229,13 +266,45 @@ impl Executor for CpuExecutor {
     }
 
     fn infer(&mut self, images: &Tensor) -> Result<Tensor> {
+        let input = self.input_of(images)?;
+        Ok(self.run_inference(input, images.data()))
+    }
+
+    fn features(&mut self, images: &Tensor) -> Result<Tensor> {
         let batch = self.batch_of(images)?;
-        self.run_inference(images.data(), batch)
+        Ok(self.run_features(images.data(), batch))
+    }
+
+    fn freeze(&mut self, blocks: Option<usize>) -> Result<()> {
+        let most = self.architecture.blocks();
+        if let Some(found) = blocks.filter(|&blocks| blocks > most) {
+            return Err(Error::Architecture {
+                what: "frozen blocks",
+                found: found.to_string(),
+                expected: format!("0 to {most}, as many as the body has"),
+            });
+        }
+        let stages = blocks.map_or(0, |blocks| blocks + 1);
+        let ends = self.convs.iter().enumerate().filter(|(_, c)| c.layer.operator != Operator::Depthwise);
+        let convs = ends.take(stages).last().map_or(0, |(index, _)| index + 1);
+        self.frozen = Frozen { stages, convs };
+        for (index, conv) in self.convs.iter().enumerate() {
+            for parameter in [conv.weight, conv.gamma, conv.beta] {
+                let stored = &mut self.parameters[parameter];
+                stored.frozen = index < convs;
+                if stored.frozen {
+                    stored.grad = Vec::new();
+                }
+            }
+        }
+        // There is no way back through a pass of before.
+        self.training.batch = 0;
+        Ok(())
     }
 
     fn forward(&mut self, images: &Tensor) -> Result<Tensor> {
-        let batch = self.batch_of(images)?;
-        self.run_forward(images.data(), batch)
+        let input = self.input_of(images)?;
+        self.run_forward(input, images.data())
     }
 
     fn backward(&mut self, d_logits: &Tensor) -> Result<()> {
@@ -245,16 +314,22 @@ impl Executor for CpuExecutor {
     fn zero_grad(&mut self) {
         self.ensure_gradients();
         for parameter in &mut self.parameters {
-            parameter.grad.fill(0.0);
+            parameter.grad.fill(0.0); // Of what is frozen there is none.
         }
     }
 
     fn parameters(&mut self) -> Vec<Parameter<'_>> {
-        self.plan = None;
+        self.forget_folded();
         self.ensure_gradients();
         self.parameters
             .iter_mut()
-            .map(|Stored { spec, value, grad }| Parameter { name: &spec.name, role: spec.role, value, grad })
+            .filter(|stored| !stored.frozen)
+            .map(|Stored { spec, value, grad, .. }| Parameter {
+                name: &spec.name,
+                role: spec.role,
+                value,
+                grad,
+            })
             .collect()
     }
 
@@ -280,7 +355,7 @@ impl Executor for CpuExecutor {
 
     fn set_weights(&mut self, weights: &Weights) -> Result<()> {
         weights.check(&self.architecture)?;
-        self.plan = None;
+        self.forget_all_folded();
         for Stored { spec, value, .. } in &mut self.parameters {
             value.copy_from_slice(tensor(weights, &spec.name)?.data());
         }

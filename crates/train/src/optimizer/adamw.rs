@@ -2,7 +2,7 @@
 
 use mobilenet::Executor;
 
-use super::{Optimizer, OptimizerState, Slots, WeightDecay};
+use super::{Optimizer, OptimizerState, Slots, WeightDecay, rate};
 use crate::error::Result;
 
 /// AdamW (Loshchilov and Hutter, 2019) exactly as `torch.optim.AdamW`:
@@ -12,6 +12,7 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct AdamW {
     lr: f64,
+    body: f64,
     betas: (f64, f64),
     epsilon: f64,
     decay: WeightDecay,
@@ -25,6 +26,7 @@ impl AdamW {
     pub fn new(lr: f64, weight_decay: f64) -> Self {
         Self {
             lr,
+            body: 1.0,
             betas: (0.9, 0.999),
             epsilon: 1e-8,
             decay: WeightDecay::everywhere(weight_decay),
@@ -37,6 +39,12 @@ impl AdamW {
     #[must_use]
     pub fn moments(self, beta1: f64, beta2: f64, epsilon: f64) -> Self {
         Self { betas: (beta1, beta2), epsilon, ..self }
+    }
+
+    /// With a share of the learning rate for the body; the classifier keeps all of it.
+    #[must_use]
+    pub fn body_lr_factor(self, body: f64) -> Self {
+        Self { body, ..self }
     }
 
     /// With another weight decay.
@@ -58,12 +66,13 @@ impl Optimizer for AdamW {
     fn step(&mut self, executor: &mut dyn Executor) -> Result<()> {
         let t = (self.steps + 1).min(i32::MAX as u64) as i32;
         let (beta1, beta2) = self.betas;
-        let size = (self.lr / (1.0 - beta1.powi(t))) as f32;
         let root = (1.0 - beta2.powi(t)).sqrt() as f32;
         let (rest1, rest2) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
         let (beta2, epsilon) = (beta2 as f32, self.epsilon as f32);
         for parameter in executor.parameters() {
-            let keep = (1.0 - self.lr * f64::from(self.decay.of(parameter.role))) as f32;
+            let lr = rate(self.lr, self.body, parameter.role);
+            let size = (lr / (1.0 - beta1.powi(t))) as f32;
+            let keep = (1.0 - lr * f64::from(self.decay.of(parameter.role))) as f32;
             let [mean, squares] = self.slots.of(&parameter)?;
             let state = mean.iter_mut().zip(squares);
             for ((w, &g), (m, v)) in parameter.value.iter_mut().zip(&*parameter.grad).zip(state) {

@@ -90,6 +90,14 @@ impl WeightDecay {
     }
 }
 
+/// The learning rate of a parameter: the classifier has all of `lr`, the body `body` times that.
+fn rate(lr: f64, body: f64, role: Role) -> f64 {
+    match role {
+        Role::ClassifierWeight | Role::ClassifierBias => lr,
+        _ => lr * body,
+    }
+}
+
 /// `K` buffers for every parameter, by its name.
 #[derive(Debug)]
 struct Slots<const K: usize> {

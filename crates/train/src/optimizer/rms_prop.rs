@@ -2,7 +2,7 @@
 
 use mobilenet::Executor;
 
-use super::{Optimizer, OptimizerState, Slots, WeightDecay};
+use super::{Optimizer, OptimizerState, Slots, WeightDecay, rate};
 use crate::error::Result;
 
 /// RMSprop as TensorFlow does it (`tf.compat.v1.train.RMSPropOptimizer`, not centred):
@@ -14,6 +14,7 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct RmsProp {
     lr: f64,
+    body: f64,
     rho: f64,
     momentum: f64,
     epsilon: f64,
@@ -28,6 +29,7 @@ impl RmsProp {
     pub fn new(lr: f64, rho: f64, momentum: f64, epsilon: f64, weight_decay: f64) -> Self {
         Self {
             lr,
+            body: 1.0,
             rho,
             momentum,
             epsilon,
@@ -35,6 +37,12 @@ impl RmsProp {
             slots: Slots::new(["mean_square", "momentum"], [1.0, 0.0]),
             steps: 0,
         }
+    }
+
+    /// With a share of the learning rate for the body; the classifier keeps all of it.
+    #[must_use]
+    pub fn body_lr_factor(self, body: f64) -> Self {
+        Self { body, ..self }
     }
 
     /// With another weight decay.
@@ -54,9 +62,10 @@ impl Optimizer for RmsProp {
     }
 
     fn step(&mut self, executor: &mut dyn Executor) -> Result<()> {
-        let (lr, rho, momentum) = (self.lr as f32, self.rho as f32, self.momentum as f32);
+        let (rho, momentum) = (self.rho as f32, self.momentum as f32);
         let (epsilon, rest) = (self.epsilon as f32, (1.0 - self.rho) as f32);
         for parameter in executor.parameters() {
+            let lr = rate(self.lr, self.body, parameter.role) as f32;
             let decay = self.decay.of(parameter.role);
             let [squares, buffer] = self.slots.of(&parameter)?;
             let state = squares.iter_mut().zip(buffer);

@@ -2,7 +2,7 @@
 
 use mobilenet::Executor;
 
-use super::{Optimizer, OptimizerState, Slots, WeightDecay};
+use super::{Optimizer, OptimizerState, Slots, WeightDecay, rate};
 use crate::error::Result;
 
 /// Gradient descent with momentum, exactly as `torch.optim.SGD` with dampening 0:
@@ -12,6 +12,7 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct Sgd {
     lr: f64,
+    body: f64,
     momentum: f64,
     nesterov: bool,
     decay: WeightDecay,
@@ -24,6 +25,7 @@ impl Sgd {
     pub fn new(lr: f64, momentum: f64, weight_decay: f64) -> Self {
         Self {
             lr,
+            body: 1.0,
             momentum,
             nesterov: false,
             decay: WeightDecay::everywhere(weight_decay),
@@ -36,6 +38,12 @@ impl Sgd {
     #[must_use]
     pub fn nesterov(self, nesterov: bool) -> Self {
         Self { nesterov, ..self }
+    }
+
+    /// With a share of the learning rate for the body; the classifier keeps all of it.
+    #[must_use]
+    pub fn body_lr_factor(self, body: f64) -> Self {
+        Self { body, ..self }
     }
 
     /// With another weight decay.
@@ -55,8 +63,9 @@ impl Optimizer for Sgd {
     }
 
     fn step(&mut self, executor: &mut dyn Executor) -> Result<()> {
-        let (lr, momentum) = (self.lr as f32, self.momentum as f32);
+        let momentum = self.momentum as f32;
         for parameter in executor.parameters() {
+            let lr = rate(self.lr, self.body, parameter.role) as f32;
             let decay = self.decay.of(parameter.role);
             if momentum == 0.0 {
                 for (w, &g) in parameter.value.iter_mut().zip(&*parameter.grad) {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mobilenet::Executor;
 
+use crate::batch_source::BatchSource;
 use crate::data::{Skipped, Splits};
 use crate::error::{Error, Result};
 use crate::metrics::EpochRecord;
@@ -34,6 +35,13 @@ pub enum Event<'a> {
         images: usize,
         /// Held-out images.
         held_out: usize,
+    },
+    /// Features were computed, which the classifier then learns from and is evaluated on.
+    Features {
+        /// Images done.
+        done: usize,
+        /// Images in all, the held-out ones included.
+        total: usize,
     },
     /// A step was taken.
     Step(StepEvent),
@@ -110,6 +118,9 @@ pub struct Outcome {
 /// the same bits as if it had never stopped. `stop` is looked at after every step: once raised,
 /// the run is saved and the outcome says `interrupted`. `observe` is told what happens.
 ///
+/// What the plan freezes stays frozen in the executor ([`Executor::freeze`]). Where that is the whole
+/// body and the plan says so, features are computed once and kept in memory, in a resumed run anew.
+///
 /// # Errors
 /// When an image cannot be read, the loss is no longer finite, the run folder cannot be written,
 /// or `resumed` is of another network or of other data. What was saved before stays.
@@ -122,13 +133,20 @@ pub fn train(
     stop: &AtomicBool,
     observe: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Outcome> {
-    let loader = plan.training_loader(data)?;
+    executor.freeze(plan.freeze.blocks(&plan.architecture))?;
+    let mut loader: Box<dyn BatchSource> = Box::new(plan.training_loader(data)?);
     let mut optimizer = plan.optimizer();
     let mut t = Session::begin(plan, data, run, loader.batches(), observe)?;
     if let Some(state) = resumed {
         t.resume(state, executor, &mut *optimizer)?;
     }
     t.started(executor, &*optimizer)?;
+    if plan.caches_features() && t.progress.epochs_done < plan.epochs {
+        loader = match t.features(executor, stop) {
+            Err(Error::Interrupted) => return t.interrupted(executor, &*optimizer),
+            features => Box::new(features?),
+        };
+    }
 
     for epoch in t.progress.epochs_done..plan.epochs {
         let mut batches = loader.epoch(epoch as u64, t.progress.step_in_epoch * plan.accumulate);
@@ -136,7 +154,7 @@ pub fn train(
             let parts = t.batches_of_step();
             executor.zero_grad();
             for part in 0..parts {
-                let batch = t.next(&mut batches)?;
+                let batch = t.next(&mut *batches)?;
                 if batch.labels.is_empty() {
                     continue; // None of its images could be read.
                 }

@@ -9,10 +9,12 @@ use mobilenet::{Executor, Model, Weights};
 
 use super::pace::Pace;
 use super::{Event, Outcome, StepEvent};
-use crate::data::{Batch, Epoch, Loader, Skipped, Splits};
+use crate::batch_source::BatchSource;
+use crate::data::{Batch, Skipped, Splits};
 use crate::ema::Ema;
 use crate::error::{Error, Result};
 use crate::evaluation::{Evaluation, EvaluationOptions, evaluate};
+use crate::features::Features;
 use crate::loss::Loss;
 use crate::metrics::{EpochRecord, Record, StepRecord};
 use crate::optimizer::Optimizer;
@@ -38,7 +40,7 @@ pub(super) struct Session<'a> {
     data: &'a Splits,
     run: &'a mut RunFolder,
     observe: &'a mut dyn FnMut(&Event<'_>),
-    held_out: Loader,
+    held_out: Box<dyn BatchSource>,
     batches: usize,
     ema: Option<Ema>,
     records: Vec<Record>,
@@ -46,6 +48,8 @@ pub(super) struct Session<'a> {
     best: Option<Evaluation>,
     pace: Pace,
     saved: Instant,
+    /// The best weights, where they are not in the run folder yet.
+    unsaved_best: Option<Weights>,
     reported: Option<Instant>,
     /// Files that the observer was told of.
     skipped: HashSet<PathBuf>,
@@ -73,7 +77,7 @@ impl<'a> Session<'a> {
             plan.accumulate,
         );
         Ok(Self {
-            held_out: plan.evaluation_loader(data)?,
+            held_out: Box::new(plan.evaluation_loader(data)?),
             schedule: plan.schedule(steps_per_epoch),
             progress: Progress { fingerprint, ..Progress::default() },
             ema: None,
@@ -81,6 +85,7 @@ impl<'a> Session<'a> {
             best: None,
             pace: Pace::begin(0.0),
             saved: Instant::now(),
+            unsaved_best: None,
             reported: None,
             skipped: HashSet::new(),
             plan,
@@ -139,6 +144,30 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Computes the features that take the images' place: returns those to train on, and evaluates
+    /// on the others from here on.
+    pub(super) fn features(&mut self, executor: &mut dyn Executor, stop: &AtomicBool) -> Result<Features> {
+        let (plan, data) = (self.plan, self.data);
+        let parts = [(&data.train, plan.training_features(data)), (&data.held_out, plan.held_out_features())];
+        let (mut before, total) = (0, data.train.len() + data.held_out.len());
+        let mut computed = Vec::new();
+        for (images, options) in parts {
+            let loader = plan.feature_loader(images)?;
+            let observe = &mut self.observe;
+            let features = Features::compute(executor, &loader, options, stop, &mut |done, _| {
+                observe(&Event::Features { done: before + done, total });
+            })?;
+            before += images.len();
+            self.skipped(&features.skipped);
+            computed.push(features);
+        }
+        if let Some(held_out) = computed.pop() {
+            self.held_out = Box::new(held_out);
+        }
+        self.pace.pause();
+        computed.pop().ok_or_else(|| self.missing_batch())
+    }
+
     /// How many batches the next step takes: fewer at the end of an epoch.
     pub(super) fn batches_of_step(&self) -> usize {
         self.plan.accumulate.min(self.batches - self.progress.step_in_epoch * self.plan.accumulate)
@@ -169,7 +198,7 @@ impl<'a> Session<'a> {
     }
 
     /// The next batch of an epoch; the time until it is there counts as waiting.
-    pub(super) fn next(&mut self, batches: &mut Epoch) -> Result<Batch> {
+    pub(super) fn next(&mut self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Batch> {
         let asked = Instant::now();
         let batch = batches.next().ok_or_else(|| self.missing_batch())??;
         self.pace.waited(asked.elapsed().as_secs_f64());
@@ -255,7 +284,7 @@ impl<'a> Session<'a> {
         let epoch = self.progress.epochs_done.min(self.plan.epochs - 1) + 1;
         let observe = &mut self.observe;
         let evaluation =
-            evaluate(executor, &self.held_out, self.data.train.classes(), &options, &mut |done, total| {
+            evaluate(executor, &*self.held_out, self.data.train.classes(), &options, &mut |done, total| {
                 observe(&Event::Evaluating { epoch, done, total });
             })?;
         self.pace.evaluation(evaluation.seconds);
@@ -296,9 +325,14 @@ impl<'a> Session<'a> {
         self.log(Record::Epoch(record.clone()))?;
         self.progress.epochs_done += 1;
         self.progress.step_in_epoch = 0;
-        self.save(executor, optimizer, best)?;
-        (self.observe)(&Event::Epoch(&record));
         let last = self.progress.epochs_done == self.plan.epochs;
+        // Epochs of cached features take less time than a save.
+        if last || self.save_is_due() || !self.plan.caches_features() {
+            self.save(executor, optimizer, best)?;
+        } else if best {
+            self.unsaved_best = Some(self.usable_weights(executor));
+        }
+        (self.observe)(&Event::Epoch(&record));
         if !last && self.reported.is_none_or(|at| at.elapsed().as_secs_f64() > REPORT_SECONDS) {
             self.report()?;
             self.pace.pause();
@@ -345,6 +379,9 @@ impl<'a> Session<'a> {
         // Until an epoch was evaluated, the latest model is also the best.
         if best || self.progress.best.is_none() {
             self.run.save_best(&model)?;
+            self.unsaved_best = None;
+        } else if let Some(weights) = self.unsaved_best.take() {
+            self.run.save_best(&Model { weights, ..model.clone() })?;
         }
         self.run.save_last(&model)?;
         self.run.save_state(&state)?;
@@ -352,6 +389,11 @@ impl<'a> Session<'a> {
         (self.observe)(&Event::Saved { step: self.progress.step });
         self.pace.pause();
         Ok(())
+    }
+
+    /// The weights that a model would be saved with now.
+    fn usable_weights(&self, executor: &dyn Executor) -> Weights {
+        self.ema.as_ref().map_or_else(|| executor.weights(), Ema::weights)
     }
 
     /// Saves and ends before the last epoch.

@@ -19,6 +19,7 @@ pub struct Regression {
     /// After so many forward passes the logits are NaN.
     pub breaks_after: Option<usize>,
     passes: usize,
+    frozen: bool,
 }
 
 impl Regression {
@@ -30,15 +31,18 @@ impl Regression {
         });
         let tensors = tensors.collect();
         let architecture = model.architecture.clone();
-        Self { architecture, tensors, seed: 0, kept: None, breaks_after: None, passes: 0 }
+        Self { architecture, tensors, seed: 0, kept: None, breaks_after: None, passes: 0, frozen: false }
     }
 
     fn tensor(&self, name: &str) -> &Tensor {
         &self.tensors.iter().find(|tensor| tensor.0 == name).unwrap().2
     }
 
-    /// `[N, features]`: pixels at even distances.
-    fn features(&self, images: &Tensor) -> Tensor {
+    /// `[N, features]`: pixels at even distances; features stay what they are.
+    fn pixels(&self, images: &Tensor) -> Tensor {
+        if images.shape().len() == 2 {
+            return images.clone();
+        }
         let features = self.tensor("classifier.weight").shape()[1];
         let values = images
             .rows()
@@ -62,14 +66,23 @@ impl Executor for Regression {
     }
 
     fn infer(&mut self, images: &Tensor) -> mobilenet::Result<Tensor> {
-        Ok(self.logits(&self.features(images)))
+        Ok(self.logits(&self.pixels(images)))
+    }
+
+    fn features(&mut self, images: &Tensor) -> mobilenet::Result<Tensor> {
+        Ok(self.pixels(images))
+    }
+
+    fn freeze(&mut self, blocks: Option<usize>) -> mobilenet::Result<()> {
+        self.frozen = blocks.is_some();
+        Ok(())
     }
 
     fn forward(&mut self, images: &Tensor) -> mobilenet::Result<Tensor> {
-        let mut features = self.features(images);
+        let mut features = self.pixels(images);
         let mean = features.data().iter().sum::<f32>() / features.data().len() as f32;
         for (name, _, value, _) in &mut self.tensors {
-            if name == "conv_0.bn.running_mean" {
+            if !self.frozen && name == "conv_0.bn.running_mean" {
                 value.data_mut().iter_mut().for_each(|m| *m += 0.1 * (mean - *m));
             }
         }
@@ -108,7 +121,10 @@ impl Executor for Regression {
     }
 
     fn parameters(&mut self) -> Vec<Parameter<'_>> {
-        let trainable = self.tensors.iter_mut().filter(|tensor| tensor.1.is_trainable());
+        let frozen = self.frozen;
+        let trainable = self.tensors.iter_mut().filter(move |(name, role, ..)| {
+            role.is_trainable() && (!frozen || name.starts_with("classifier."))
+        });
         trainable
             .map(|(name, role, value, grad)| Parameter {
                 name,
