@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod activation_map;
 pub mod architecture;
 pub mod atomic_file;
 pub mod conventions;
@@ -20,6 +21,7 @@ pub mod rng;
 pub mod tensor;
 pub mod weights;
 
+pub use activation_map::ActivationMap;
 pub use architecture::{Architecture, Body};
 pub use conventions::{Conventions, Preset};
 pub use error::{Error, Result};
