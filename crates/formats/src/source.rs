@@ -57,7 +57,12 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded> {
 fn within_folder(folder: &Path) -> Result<PathBuf> {
     const FILES: [&str; 3] = ["best.safetensors", "model.safetensors", "pytorch_model.bin"];
     let found = FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    found.or_else(|| tensorflow::find_checkpoint_index(folder)).ok_or_else(|| Error::File {
+    let checkpoint = || {
+        // A folder with TensorFlow's `checkpoint`, or a SavedModel.
+        let saved_model = folder.join("variables/variables");
+        tensorflow::find_checkpoint_index(folder).or_else(|| tensorflow::find_checkpoint_index(&saved_model))
+    };
+    found.or_else(checkpoint).ok_or_else(|| Error::File {
         path: folder.to_owned(),
         source: Box::new(Error::Unsupported(format!(
             "a folder that has none of {}; expected a run folder, a folder of Hugging Face's or timm's, a \
