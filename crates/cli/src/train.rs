@@ -27,8 +27,8 @@ use crate::{datetime, interrupt};
   mobilenet train                                        # the built-in images of clothes
   mobilenet train --data photos                          # photos/cat/…, photos/dog/…
   mobilenet train --data photos --width 0.25 --epochs 20 --out runs/small
-  mobilenet train --data photos --init runs/birds        # begin with a trained network
-  mobilenet train --data photos --init runs/birds --freeze 6 --epochs 10
+  mobilenet train --data photos --init imagenet          # few photos: begin with the built-in network
+  mobilenet train --data photos --init runs/birds --freeze 6 --epochs 10   # or with one of your own
   mobilenet train --recipe runs/small/recipe.toml --seed 2
   mobilenet train --resume runs/small                    # go on where it stopped
 
@@ -65,18 +65,13 @@ impl Flags {
             None => given,
         };
         let init = match &recipe.init {
-            Some(init) => Some(Box::new(init_model(init)?)),
+            Some(init) => Some(Box::new(model_source::open(init)?)),
             None => None,
         };
         // Any data shows which values can never be meant, before time is spent on the real ones.
         recipe.resolve(&any_facts(&recipe), init.as_deref().map(|m| &m.architecture)).map_err(usage)?;
         Ok(Settings::Begin { recipe: Box::new(recipe), out: self.out, init })
     }
-}
-
-/// The network that `--init` names.
-fn init_model(init: &Path) -> Outcome<Model> {
-    model_source::open(init)
 }
 
 /// Settings that cannot be meant are the user's slip; all else is a failure.
