@@ -184,17 +184,28 @@ impl CpuExecutor {
         self.engine.pool.threads()
     }
 
-    /// The last feature map of each image in inference mode, `[N, h, w, C]`: activated, before the
-    /// global pool. Its mean over the pixels is what [`Executor::features`] gives.
+    /// The activated feature maps behind the first convolution and the first `blocks` blocks, in
+    /// inference mode: `[N, h, w, channels]`. Behind all blocks ([`Architecture::blocks`]) it is what
+    /// is averaged into [`Executor::features`].
     ///
     /// # Errors
-    /// When `images` are not `[N ≥ 1, H, W, C]` of the architecture's input.
-    pub fn feature_maps(&mut self, images: &Tensor) -> Result<Tensor> {
+    /// When the batch does not fit the network, or the body has fewer blocks.
+    pub fn feature_maps(&mut self, images: &Tensor, blocks: usize) -> Result<Tensor> {
         let batch = self.batch_of(images)?;
-        let shape = self.convs.last().map_or(self.architecture.input_shape(), |conv| conv.layer.output);
-        let mut maps = Tensor::zeros(&[batch, shape.height, shape.width, shape.channels]);
-        self.run_feature_maps(images.data(), batch, maps.data_mut(), shape.len());
-        Ok(maps)
+        self.check_blocks("blocks before the feature map", blocks)?;
+        Ok(self.run_maps(images.data(), batch, blocks))
+    }
+
+    fn check_blocks(&self, what: &'static str, blocks: usize) -> Result<()> {
+        let most = self.architecture.blocks();
+        if blocks <= most {
+            return Ok(());
+        }
+        Err(Error::Architecture {
+            what,
+            found: blocks.to_string(),
+            expected: format!("0 to {most}, as many as the body has"),
+        })
     }
 
     fn build(&mut self, weights: &Weights) -> Result<()> {
@@ -289,14 +300,7 @@ impl Executor for CpuExecutor {
     }
 
     fn freeze(&mut self, blocks: Option<usize>) -> Result<()> {
-        let most = self.architecture.blocks();
-        if let Some(found) = blocks.filter(|&blocks| blocks > most) {
-            return Err(Error::Architecture {
-                what: "frozen blocks",
-                found: found.to_string(),
-                expected: format!("0 to {most}, as many as the body has"),
-            });
-        }
+        self.check_blocks("frozen blocks", blocks.unwrap_or(0))?;
         let stages = blocks.map_or(0, |blocks| blocks + 1);
         let ends = self.convs.iter().enumerate().filter(|(_, c)| c.layer.operator != Operator::Depthwise);
         let convs = ends.take(stages).last().map_or(0, |(index, _)| index + 1);
@@ -420,6 +424,31 @@ mod tests {
         }
         let d = Tensor::zeros(&[1, 5]);
         assert!(executor.backward(&d).unwrap_err().to_string().contains("forward"));
+    }
+
+    #[test]
+    fn the_last_feature_map_averages_to_the_features_and_these_give_the_logits() {
+        let architecture = small();
+        let weights = Weights::random(&architecture, 3).unwrap();
+        let mut rng = crate::rng::Rng::keyed(1, &[]);
+        let images: Vec<f32> = (0..3 * 33 * 33 * 3).map(|_| rng.normal() as f32).collect();
+        let images = Tensor::new(&[3, 33, 33, 3], images).unwrap();
+        let options = CpuOptions { threads: Some(2), isa: None };
+        let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+        let blocks = architecture.blocks();
+        assert_eq!(executor.feature_maps(&images, 0).unwrap().shape(), [3, 17, 17, 8]);
+        let maps = executor.feature_maps(&images, blocks).unwrap();
+        assert_eq!(maps.shape(), [3, 2, 2, 256]);
+        let features = executor.features(&images).unwrap();
+        for (map, features) in maps.rows().zip(features.rows()) {
+            for (channel, &feature) in features.iter().enumerate() {
+                let mean = map.iter().skip(channel).step_by(256).sum::<f32>() / 4.0;
+                assert!((mean - feature).abs() < 1e-5, "channel {channel}: {mean} {feature}");
+            }
+        }
+        assert_eq!(executor.infer(&features).unwrap(), executor.infer(&images).unwrap());
+        let error = executor.feature_maps(&images, blocks + 1).unwrap_err().to_string();
+        assert!(error.contains("expected 0 to 13"), "{error}");
     }
 
     #[test]
