@@ -184,13 +184,21 @@ impl CpuExecutor {
         self.engine.pool.threads()
     }
 
-    /// The activated feature maps behind the first convolution and the first `blocks` blocks, in
-    /// inference mode: `[N, h, w, channels]`. Behind all blocks ([`Architecture::blocks`]) it is what
-    /// is averaged into [`Executor::features`].
+    /// The last feature map of each image in inference mode, `[N, h, w, C]`: activated, before the
+    /// global pool. Its mean over the pixels is what [`Executor::features`] gives.
     ///
     /// # Errors
-    /// When the batch does not fit the network, or the body has fewer blocks.
-    pub fn feature_maps(&mut self, images: &Tensor, blocks: usize) -> Result<Tensor> {
+    /// When `images` are not `[N ≥ 1, H, W, C]` of the architecture's input.
+    pub fn feature_maps(&mut self, images: &Tensor) -> Result<Tensor> {
+        self.feature_maps_behind(images, self.architecture.blocks())
+    }
+
+    /// The activated feature maps behind the first convolution and the first `blocks` blocks, in
+    /// inference mode: `[N, h, w, channels]`.
+    ///
+    /// # Errors
+    /// When `images` do not fit the network, or the body has fewer blocks.
+    pub fn feature_maps_behind(&mut self, images: &Tensor, blocks: usize) -> Result<Tensor> {
         let batch = self.batch_of(images)?;
         self.check_blocks("blocks before the feature map", blocks)?;
         Ok(self.run_maps(images.data(), batch, blocks))
@@ -427,27 +435,17 @@ mod tests {
     }
 
     #[test]
-    fn the_last_feature_map_averages_to_the_features_and_these_give_the_logits() {
+    fn feature_maps_are_of_the_block_that_was_asked_for() {
         let architecture = small();
         let weights = Weights::random(&architecture, 3).unwrap();
-        let mut rng = crate::rng::Rng::keyed(1, &[]);
-        let images: Vec<f32> = (0..3 * 33 * 33 * 3).map(|_| rng.normal() as f32).collect();
-        let images = Tensor::new(&[3, 33, 33, 3], images).unwrap();
-        let options = CpuOptions { threads: Some(2), isa: None };
-        let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
-        let blocks = architecture.blocks();
-        assert_eq!(executor.feature_maps(&images, 0).unwrap().shape(), [3, 17, 17, 8]);
-        let maps = executor.feature_maps(&images, blocks).unwrap();
-        assert_eq!(maps.shape(), [3, 2, 2, 256]);
-        let features = executor.features(&images).unwrap();
-        for (map, features) in maps.rows().zip(features.rows()) {
-            for (channel, &feature) in features.iter().enumerate() {
-                let mean = map.iter().skip(channel).step_by(256).sum::<f32>() / 4.0;
-                assert!((mean - feature).abs() < 1e-5, "channel {channel}: {mean} {feature}");
-            }
-        }
-        assert_eq!(executor.infer(&features).unwrap(), executor.infer(&images).unwrap());
-        let error = executor.feature_maps(&images, blocks + 1).unwrap_err().to_string();
+        let images = Tensor::new(&[2, 33, 33, 3], vec![0.5; 2 * 33 * 33 * 3]).unwrap();
+        let mut executor = CpuExecutor::new(&architecture, &weights, &CpuOptions::default()).unwrap();
+        assert_eq!(executor.feature_maps_behind(&images, 0).unwrap().shape(), [2, 17, 17, 8]);
+        assert_eq!(executor.feature_maps_behind(&images, 2).unwrap().shape(), [2, 9, 9, 32]);
+        let last = executor.feature_maps_behind(&images, 13).unwrap();
+        assert_eq!(last.shape(), [2, 2, 2, 256]);
+        assert_eq!(executor.feature_maps(&images).unwrap(), last);
+        let error = executor.feature_maps_behind(&images, 14).unwrap_err().to_string();
         assert!(error.contains("expected 0 to 13"), "{error}");
     }
 
