@@ -4,16 +4,21 @@
 use std::path::Path;
 
 use mobilenet::Model;
-use mobilenet_formats::Overrides;
 use mobilenet_formats::source::{self, Loaded};
+use mobilenet_formats::{Overrides, hub};
 
 use crate::failure::{Outcome, note};
 
 /// The name of the ImageNet model that is part of the program; a file of that name is `./imagenet`.
 pub const EMBEDDED: &str = "imagenet";
 
+/// What a model's name on the Hugging Face hub begins with: `hf:owner/name` or
+/// `hf:owner/name@revision`.
+const HUB: &str = "hf:";
+
 /// The model at `path`: a model file of this project or of any other that is read (see
-/// `docs/formats.md`), a run folder, a folder of Hugging Face's or timm's. What had to be assumed
+/// `docs/formats.md`), a run folder, a folder of Hugging Face's or timm's, a model on
+/// the hub (`hf:owner/name`). What had to be assumed
 /// goes to standard error.
 pub fn open(path: &Path) -> Outcome<Model> {
     if path == Path::new(EMBEDDED) {
@@ -34,5 +39,8 @@ pub fn open_or_embedded(path: Option<&Path>) -> Outcome<Model> {
 
 /// The same with settings of the user's, and with what is known of where it came from.
 pub fn load(path: &Path, overrides: &Overrides) -> Outcome<Loaded> {
-    Ok(source::load(path, overrides)?)
+    match path.to_str().and_then(|path| path.strip_prefix(HUB)) {
+        Some(name) => Ok(source::load(&hub::fetch(name)?, overrides)?),
+        None => Ok(source::load(path, overrides)?),
+    }
 }

@@ -11,9 +11,9 @@ pub mod chain;
 pub mod error;
 pub mod export;
 pub mod family;
+mod hdf5;
 #[cfg(feature = "hub")]
 pub mod hub;
-mod hdf5;
 pub mod hub_config;
 pub mod keras;
 mod numbers;
