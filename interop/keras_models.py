@@ -51,11 +51,17 @@ def randomize(model, seed=3):
             ]
         if values:
             layer.set_weights([value.astype(np.float32) for value in values])
+    return model
 
 
 def logits(model, inputs):
     """What comes out before the softmax."""
     last = model.layers[-1]
+    softmax = getattr(last, "activation", None)
     if type(last).__name__ == "Activation":
         last.activation = lambda values: values
-    return np.asarray(model(inputs, training=False), dtype=np.float32)
+    try:
+        return np.asarray(model(inputs, training=False), dtype=np.float32)
+    finally:
+        if softmax is not None:
+            last.activation = softmax

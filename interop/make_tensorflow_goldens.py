@@ -122,7 +122,7 @@ class Slim:
 def save(folder, name, data, **logits):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.pb").write_bytes(data)
-    save_file({k: np.ascontiguousarray(v) for k, v in logits.items()}, folder / f"{name}.expected.safetensors")
+    save_file({k: np.ascontiguousarray(v) for k, v in logits.items()}, folder / f"{name}.golden.safetensors")
     print(f"{name}: {len(data)} bytes, largest logit {np.abs(logits['logits']).max():.2f}")
 
 
@@ -207,7 +207,7 @@ def checkpoints(folder):
         for _ in range(3):
             session.run(train, {place: x})
         folder.mkdir(parents=True, exist_ok=True)
-        for version, name in [(tf1.train.SaverDef.V1, "v1.ckpt"), (tf1.train.SaverDef.V2, "v2.ckpt")]:
+        for version, name in [(tf1.train.SaverDef.V1, "checkpoint.v1"), (tf1.train.SaverDef.V2, "checkpoint")]:
             saver = tf1.train.Saver(write_version=version, sharded=False)
             saver.save(session, str(folder / name), write_meta_graph=False, write_state=False)
         tensors = {v.op.name: session.run(average.average(v)) for v in slim.variables}
@@ -218,7 +218,7 @@ def checkpoints(folder):
         values = session.run(logits, {place: x})
         tensors = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
         save_file(
-            {"input": x, "logits": values, "raw": raw, **tensors}, folder / "checkpoint.expected.safetensors"
+            {"input": x, "logits": values, "raw": raw, **tensors}, folder / "checkpoint.golden.safetensors"
         )
     print(f"checkpoints: largest logit {np.abs(values).max():.2f}")
 
@@ -257,7 +257,7 @@ def keras_files(checkpoint_folder, tflite_folder):
         data = converter.convert()
         (tflite_folder / f"{name}.tflite").write_bytes(data)
         values = interpret(data, x)
-        save_file({"input": x, "logits": values}, tflite_folder / f"{name}.expected.safetensors")
+        save_file({"input": x, "logits": values}, tflite_folder / f"{name}.golden.safetensors")
         print(f"{name}: {len(data)} bytes, {np.abs(values - logits).max():.1e} from Keras' logits")
     converter = tf.lite.TFLiteConverter.from_keras_model(keras_model(0.0625, 10, 32, 7))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -265,9 +265,9 @@ def keras_files(checkpoint_folder, tflite_folder):
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     (tflite_folder / "quantized.tflite").write_bytes(converter.convert())
     model = keras_model(0.0625, 10, 32, 7)
-    tf.train.Checkpoint(model=model).write(str(checkpoint_folder / "object.ckpt"))
+    tf.train.Checkpoint(model=model).write(str(checkpoint_folder / "object"))
     x = images(32)
-    save_file({"input": x, "logits": model(x).numpy()}, checkpoint_folder / "object.expected.safetensors")
+    save_file({"input": x, "logits": model(x).numpy()}, checkpoint_folder / "object.golden.safetensors")
 
 
 def interpret(data, x):

@@ -137,7 +137,7 @@ def slim(alpha, classes):
     weights = {}
 
     def add(scope, name, shape):
-        weights[f"{scope}/{name}"] = tf.constant(random_like(name, shape, rng).astype(np.float32))
+        weights[f"{scope}/{name}"] = random_like(name, shape, rng).astype(np.float32)
 
     def add_bn(scope, channels):
         for name in ("gamma", "beta", "moving_mean", "moving_variance"):
@@ -154,8 +154,7 @@ def slim(alpha, classes):
         add_bn(f"Conv2d_{number}_pointwise", outputs)
         inputs = outputs
     add("Logits", "weights", (1, 1, inputs, classes))
-    add("Logits", "biases", (1, 1, 1, classes))
-    weights["Logits/biases"] = tf.reshape(weights["Logits/biases"], (classes,))
+    add("Logits", "biases", (classes,))
 
     def bn_relu6(x, scope, w):
         values = [w[f"{scope}/{n}"] for n in ("gamma", "beta", "moving_mean", "moving_variance")]

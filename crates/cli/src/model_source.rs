@@ -12,13 +12,12 @@ use crate::failure::{Outcome, note};
 /// The name of the ImageNet model that is part of the program; a file of that name is `./imagenet`.
 pub const EMBEDDED: &str = "imagenet";
 
-/// What a model's name on the Hugging Face hub begins with: `hf:owner/name` or
-/// `hf:owner/name@revision`.
+/// Before the name of a repository on the Hugging Face hub: `hf:timm/mobilenetv1_100.ra4_e3600_r224_in1k`.
 const HUB: &str = "hf:";
 
 /// The model at `path`: a model file of this project or of any other that is read (see
-/// `docs/formats.md`), a run folder, a folder of Hugging Face's or timm's, a model on
-/// the hub (`hf:owner/name`). What had to be assumed
+/// `docs/formats.md`), a run folder, a folder of Hugging Face's or timm's, a checkpoint's prefix, `imagenet`, or
+/// `hf:OWNER/NAME`. What had to be assumed
 /// goes to standard error.
 pub fn open(path: &Path) -> Outcome<Model> {
     if path == Path::new(EMBEDDED) {

@@ -75,3 +75,13 @@ fn pytorch_timm_and_hugging_face() {
 fn onnx() {
     logits_agree("onnx", 8, TOLERANCE);
 }
+
+#[test]
+fn tensorflow_graphs_and_checkpoints() {
+    logits_agree("tensorflow", 8, TOLERANCE);
+}
+
+#[test]
+fn tflite() {
+    logits_agree("tflite", 2, TOLERANCE);
+}

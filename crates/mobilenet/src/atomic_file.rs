@@ -1,10 +1,15 @@
 //! Files that are either whole or not there: a temporary name, fsync, rename.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+
+/// Where one can write, and go back to what was written.
+pub trait WriteSeek: Write + Seek {}
+
+impl<T: Write + Seek> WriteSeek for T {}
 
 /// Writes a file such that whoever opens `path`, at any moment and after any crash, finds either
 /// what was there before or everything that `fill` writes.
@@ -13,6 +18,14 @@ use crate::error::{Error, Result};
 /// [`Error::Io`] when the folder does not exist or may not be written, when the disk is full, or
 /// when `fill` fails; what stood at `path` stays.
 pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    write_seek(path, |file| fill(file))
+}
+
+/// [`write`] for formats whose beginning is only known at their end.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_seek(path: &Path, fill: impl FnOnce(&mut dyn WriteSeek) -> io::Result<()>) -> Result<()> {
     if path.is_dir() {
         return Err(Error::Io {
             path: path.to_owned(),

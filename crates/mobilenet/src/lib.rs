@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod activation_map;
 pub mod architecture;
 pub mod atomic_file;
 pub mod classifier;
@@ -21,6 +22,7 @@ pub mod rng;
 pub mod tensor;
 pub mod weights;
 
+pub use activation_map::ActivationMap;
 pub use architecture::{Architecture, Body};
 pub use classifier::{Classifier, Prediction};
 pub use conventions::{Conventions, Preset};

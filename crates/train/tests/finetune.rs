@@ -158,7 +158,8 @@ fn a_classifier_learns_from_cached_features() {
         _ => {}
     });
     // Far better than by chance, on a body that never saw anything.
-    assert!(outcome.best.as_ref().unwrap().top1 > 0.6, "{outcome:?}");
+    assert!(outcome.best.as_ref().unwrap().top1 > 0.5, "{outcome:?}");
+    assert!(outcome.last.as_ref().unwrap().train_accuracy > 0.7, "{outcome:?}");
     // Saved at the beginning and at the end; every image once, both parts in one count.
     assert_eq!((told[0], told[told.len() - 1], told[told.len() - 2]), ((0, 0), (0, 0), (75, 75)));
     assert!(told[1..told.len() - 1].windows(2).all(|pair| pair[0].0 < pair[1].0));

@@ -4,6 +4,7 @@ mod bad_data;
 mod bad_flags;
 mod common;
 mod failures;
+mod finetune;
 mod hub;
 mod output;
 mod summary;

@@ -37,7 +37,7 @@ const FORMAT: &str = "HDF5";
 /// The first bytes of a superblock.
 const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
 /// Decoded bytes for each byte of the file at most: weights hardly compress, but constants do.
-const MAX_EXPANSION: u64 = 64;
+const MAX_EXPANSION: u64 = 32;
 /// Groups within groups at most.
 pub const MAX_DEPTH: usize = 32;
 

@@ -22,7 +22,7 @@ pub use write::{Classifier, write_h5, write_weights_h5};
 /// The name of the format in errors.
 const FORMAT: &str = "Keras";
 /// Bytes that an entry of a `.keras` file may unpack to for each of the file's.
-const MAX_EXPANSION: u64 = 64;
+const MAX_EXPANSION: u64 = 16;
 /// The entries of a `.keras` file.
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.weights.h5";

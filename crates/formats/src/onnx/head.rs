@@ -299,7 +299,7 @@ fn reshape(flow: &Flow, target: &[f64], literal_zero: bool) -> Option<Flow> {
     for (at, &extent) in target.iter().enumerate() {
         extents.push(match extent {
             0.0 if !literal_zero => *flow.extents.get(at)?,
-            extent if extent >= 1.0 && extent <= 1e9 => Some(extent as usize),
+            extent if (1.0..=1e9).contains(&extent) => Some(extent as usize),
             _ => None,
         });
     }

@@ -13,6 +13,8 @@ mod preprocessing;
 mod proto;
 mod step;
 mod strangers;
+#[cfg(test)]
+mod tests;
 mod walk;
 mod write;
 

@@ -76,7 +76,7 @@ pub(crate) fn find(
         path.push(input);
     }
     let root = path[path.len() - 1];
-    if behind[root] || network.nodes[root].op.is_layer() && network.nodes[root].inputs.first().is_none() {
+    if behind[root] || network.nodes[root].op.is_layer() && network.nodes[root].inputs.is_empty() {
         let node = &network.nodes[root];
         let what = match &node.op {
             Op::Other(op) => format!("is a {op}, which MobileNet v1 has not"),

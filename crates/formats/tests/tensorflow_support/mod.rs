@@ -7,7 +7,7 @@ use std::path::Path;
 use mobilenet::cpu::{CpuExecutor, CpuOptions};
 use mobilenet::rng::Rng;
 use mobilenet::{Executor, Tensor};
-use mobilenet_formats::{Chain, Content, Overrides, assemble};
+use mobilenet_formats::{Chain, Content};
 
 /// The bytes of a golden file.
 pub fn golden(name: &str) -> Vec<u8> {
@@ -15,9 +15,9 @@ pub fn golden(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// What the library computed: the tensors of `NAME.expected.safetensors`.
+/// What the library computed: the tensors of `NAME.golden.safetensors`.
 pub fn tensors(name: &str) -> BTreeMap<String, Tensor> {
-    let bytes = golden(&format!("{name}.expected.safetensors"));
+    let bytes = golden(&format!("{name}.golden.safetensors"));
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let value = |view: &safetensors::tensor::TensorView<'_>| {
         let data = view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
@@ -65,19 +65,6 @@ pub fn hostile(bytes: &[u8], changes: usize, read: impl Fn(&[u8])) {
         }
         read(&changed);
     }
-}
-
-/// Asserts that what a reader found gives the logits of `NAME.expected.safetensors`, within 1e-4 of
-/// the largest.
-#[track_caller]
-pub fn logits_agree(name: &str, content: Content) {
-    let expected = tensors(name);
-    let input = &expected["input"];
-    let overrides = Overrides { resolution: Some(input.shape()[1]), ..Overrides::default() };
-    let model = assemble(content, &overrides).unwrap().model;
-    let found = infer(&model, input);
-    let largest = expected["logits"].data().iter().fold(0.0_f32, |most, v| most.max(v.abs()));
-    close(found.data(), expected["logits"].data(), 1e-4 * largest);
 }
 
 /// A model's logits.

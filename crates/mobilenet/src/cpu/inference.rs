@@ -93,6 +93,12 @@ impl CpuExecutor {
         pooled
     }
 
+    /// Writes the last feature map of each image, of `len` values, one behind the other.
+    pub(super) fn run_feature_maps(&mut self, images: &[f32], batch: usize, maps: &mut [f32], len: usize) {
+        let stages = self.stages();
+        self.run_stages(images, batch, stages, End::Map, maps, len);
+    }
+
     /// Writes what the classifier reads to rows of `output` that are `stride` apart.
     pub(super) fn pool_rows(&mut self, input: Input, values: &[f32], output: &mut [f32], stride: usize) {
         let features = self.classifier.features;

@@ -184,6 +184,19 @@ impl CpuExecutor {
         self.engine.pool.threads()
     }
 
+    /// The last feature map of each image in inference mode, `[N, h, w, C]`: activated, before the
+    /// global pool. Its mean over the pixels is what [`Executor::features`] gives.
+    ///
+    /// # Errors
+    /// When `images` are not `[N ≥ 1, H, W, C]` of the architecture's input.
+    pub fn feature_maps(&mut self, images: &Tensor) -> Result<Tensor> {
+        let batch = self.batch_of(images)?;
+        let shape = self.convs.last().map_or(self.architecture.input_shape(), |conv| conv.layer.output);
+        let mut maps = Tensor::zeros(&[batch, shape.height, shape.width, shape.channels]);
+        self.run_feature_maps(images.data(), batch, maps.data_mut(), shape.len());
+        Ok(maps)
+    }
+
     fn build(&mut self, weights: &Weights) -> Result<()> {
         for spec in self.architecture.tensors()? {
             if spec.role.is_trainable() {

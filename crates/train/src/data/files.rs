@@ -13,9 +13,31 @@ use super::{DataError, Dataset, Result, Skipped};
 const DEEPEST: usize = 32;
 
 /// Files that lie about in folders of images and are none.
-const NOT_IMAGES: [&str; 20] = [
-    "txt", "csv", "tsv", "json", "jsonl", "xml", "md", "html", "htm", "db", "ini", "yml", "yaml", "toml",
-    "log", "pdf", "zip", "tar", "gz", "py",
+const NOT_IMAGES: [&str; 24] = [
+    "txt",
+    "csv",
+    "tsv",
+    "json",
+    "jsonl",
+    "xml",
+    "md",
+    "html",
+    "htm",
+    "db",
+    "ini",
+    "yml",
+    "yaml",
+    "toml",
+    "log",
+    "pdf",
+    "zip",
+    "tar",
+    "gz",
+    "py",
+    "npy",
+    "npz",
+    "parquet",
+    "safetensors",
 ];
 
 /// Up to so many bytes of files are read whole when a data set is opened, so that files cut short
