@@ -5,6 +5,7 @@ mod bad_flags;
 mod common;
 mod failures;
 mod finetune;
+mod hub;
 mod output;
 mod summary;
 mod training;
