@@ -179,7 +179,7 @@ fn write_buffer(builder: &mut Builder, bytes: &[u8]) -> Offset {
     if bytes.is_empty() {
         return table(builder, |_| {});
     }
-    while (builder.unfinished_data().len() + bytes.len()) % ALIGNMENT != 0 {
+    while !(builder.unfinished_data().len() + bytes.len()).is_multiple_of(ALIGNMENT) {
         builder.push(0_u8);
     }
     let data = builder.create_vector(bytes);
