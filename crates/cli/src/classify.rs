@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use mobilenet::classifier::{Prediction, input, likeliest};
 use mobilenet::cpu::{CpuExecutor, CpuOptions};
 use mobilenet::image::{DecodeLimits, decode_file};
 use mobilenet::{Executor, Model, Tensor};
@@ -15,18 +16,20 @@ use crate::failure::{Failure, MOST_THREADS, Outcome, complain, warn, within};
 use crate::model_source;
 use crate::style::{FAINT, STRONG};
 
-/// Name what images show, with a trained model
+/// Name what images show
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
+  mobilenet classify photo.jpg                     # the 1000 classes of ImageNet
   mobilenet classify --model runs/photos cat.jpg dog.png
   mobilenet classify --model runs/photos -k 1 holiday/     # a folder, with all below it
   mobilenet classify --model best.safetensors --json *.jpg
 
 A file that is not an image is reported and the others go on; the exit status is then 1.")]
 pub struct Flags {
-    /// Model file, or the folder of a run (its best model)
+    /// Model file of any format that import reads, or the folder of a run (its best model)
+    /// [default: the embedded ImageNet model]
     #[arg(long, value_name = "PATH")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// Images, or folders of images
     #[arg(required = true, value_name = "IMAGE")]
     inputs: Vec<PathBuf>,
@@ -42,7 +45,7 @@ pub struct Flags {
 }
 
 struct Settings {
-    model: PathBuf,
+    model: Option<PathBuf>,
     inputs: Vec<PathBuf>,
     top_k: usize,
     batch: usize,
@@ -68,17 +71,10 @@ struct Answer {
     error: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Prediction {
-    class: usize,
-    label: String,
-    probability: f64,
-}
-
 /// Classifies, and prints each batch as it is done.
 pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let settings = flags.settings()?;
-    let model = model_source::open(&settings.model)?;
+    let model = model_source::open_or_embedded(settings.model.as_deref())?;
     let options = CpuOptions { threads: settings.threads, ..CpuOptions::default() };
     let mut executor = CpuExecutor::new(&model.architecture, &model.weights, &options)?;
 
@@ -137,9 +133,7 @@ fn classify(
         .par_iter()
         .map(|path| {
             let image = decode_file(path, channels, &limits)?;
-            let mut input = vec![0.0; resolution * resolution * channels];
-            architecture.conventions.preprocessing.apply(&image, resolution, &mut input)?;
-            Ok(input)
+            input(model, &image)
         })
         .collect();
 
@@ -161,22 +155,6 @@ fn classify(
         }
     });
     Ok(answers.collect())
-}
-
-/// The `top_k` likeliest classes; a background class takes its probability but is no answer.
-fn likeliest(model: &Model, logits: &[f32], top_k: usize) -> Vec<Prediction> {
-    let background = usize::from(model.architecture.conventions.background_class);
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exp: Vec<f64> = logits.iter().map(|&logit| f64::from(logit - largest).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    let mut outputs: Vec<usize> = (background..exp.len()).collect();
-    outputs.sort_by(|&a, &b| exp[b].total_cmp(&exp[a]).then(a.cmp(&b)));
-    let prediction = |output: usize| Prediction {
-        class: output - background,
-        label: model.label(output).unwrap_or_default().to_owned(),
-        probability: exp[output] / sum,
-    };
-    outputs.into_iter().take(top_k).map(prediction).collect()
 }
 
 /// Writes answers as text, or as a JSON list whose entries each have a line.
@@ -218,40 +196,5 @@ impl Writer<'_> {
             writeln!(self.out, "]")?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use mobilenet::{Architecture, Preset};
-
-    use super::*;
-
-    fn model(preset: Preset) -> Model {
-        let architecture = Architecture {
-            width_multiplier: 0.25,
-            classes: 3,
-            conventions: preset.conventions(),
-            ..Architecture::default()
-        };
-        Model::random(architecture, ["a", "b", "c"].map(String::from).to_vec(), 0).unwrap()
-    }
-
-    #[test]
-    fn the_likeliest_come_first_and_ties_in_order() {
-        let found = likeliest(&model(Preset::Reference), &[0.0, 2.0, 0.0], 2);
-        let names: Vec<_> = found.iter().map(|p| (p.class, p.label.as_str())).collect();
-        assert_eq!(names, [(1, "b"), (0, "a")]);
-        let sum = 2.0 + 2f64.exp();
-        assert!((found[0].probability - 2f64.exp() / sum).abs() < 1e-12);
-        assert_eq!(likeliest(&model(Preset::Reference), &[1e30, -1e30, 0.0], 9).len(), 3);
-    }
-
-    #[test]
-    fn a_background_class_takes_its_probability_but_is_no_answer() {
-        let found = likeliest(&model(Preset::TfSlim), &[3.0, 1.0, 2.0, 0.0], 5);
-        let names: Vec<_> = found.iter().map(|p| (p.class, p.label.as_str())).collect();
-        assert_eq!(names, [(1, "b"), (0, "a"), (2, "c")]);
-        assert!(found.iter().map(|p| p.probability).sum::<f64>() < 0.5);
     }
 }

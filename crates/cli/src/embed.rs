@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use mobilenet::classifier::input;
 use mobilenet::cpu::{CpuExecutor, CpuOptions};
 use mobilenet::image::{DecodeLimits, decode_file};
 use mobilenet::{Executor, Model, Tensor, atomic_file};
@@ -39,9 +40,10 @@ pub struct Flags {
     /// Format of the file [default: what its name ends in]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Model file, or the folder of a run (its best model)
+    /// Model file of any format that import reads, or the folder of a run (its best model)
+    /// [default: the embedded ImageNet model]
     #[arg(long, value_name = "PATH")]
-    model: String,
+    model: Option<PathBuf>,
     /// Images that are computed at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
@@ -51,7 +53,7 @@ pub struct Flags {
 }
 
 struct Settings {
-    model: PathBuf,
+    model: Option<PathBuf>,
     inputs: Vec<PathBuf>,
     output: PathBuf,
     format: Format,
@@ -76,7 +78,7 @@ impl Flags {
             )));
         }
         let Self { inputs, output, model, batch, threads, .. } = self;
-        Ok(Settings { model: model.into(), inputs, output, format, batch, threads })
+        Ok(Settings { model, inputs, output, format, batch, threads })
     }
 }
 
@@ -115,7 +117,7 @@ struct Progress {
 /// Computes batch by batch and writes each as it is done.
 pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let settings = flags.settings()?;
-    let model = model_source::open(&settings.model)?;
+    let model = model_source::open_or_embedded(settings.model.as_deref())?;
     let options = CpuOptions { threads: settings.threads, ..CpuOptions::default() };
     let mut executor = CpuExecutor::new(&model.architecture, &model.weights, &options)?;
     let features = features_of(&model);
@@ -245,9 +247,7 @@ fn embed(
         .par_iter()
         .map(|path| {
             let image = decode_file(path, channels, &limits)?;
-            let mut input = vec![0.0; resolution * resolution * channels];
-            architecture.conventions.preprocessing.apply(&image, resolution, &mut input)?;
-            Ok(input)
+            input(model, &image)
         })
         .collect();
     let good: Vec<f32> = decoded.iter().flatten().flatten().copied().collect();

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use mobilenet::classifier::{Prediction, input, likeliest};
 use mobilenet::cpu::{CpuExecutor, CpuOptions};
 use mobilenet::image::{DecodeLimits, decode_file};
 use mobilenet::preprocess::Region;
@@ -38,9 +39,10 @@ pub struct Flags {
     /// Name or index of the class to explain [default: the likeliest]
     #[arg(long, value_name = "NAME|INDEX")]
     class: Option<String>,
-    /// Model file, or the folder of a run (its best model)
+    /// Model file of any format that import reads, or the folder of a run (its best model)
+    /// [default: the embedded ImageNet model]
     #[arg(long, value_name = "PATH")]
-    model: String,
+    model: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -48,7 +50,7 @@ struct Answer<'a> {
     path: String,
     output: Option<String>,
     class: usize,
-    label: &'a str,
+    label: String,
     probability: f64,
     logit: f32,
     bias: f32,
@@ -77,26 +79,29 @@ impl From<Region> for Rectangle {
 /// Runs the network on the photo, and draws or prints the map.
 pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     check_output(flags.output.as_deref(), json)?;
-    let model = model_source::open(Path::new(&flags.model))?;
+    let model = model_source::open_or_embedded(flags.model.as_deref())?;
     let wanted = flags.class.as_deref().map(|name| class::find(&model.labels, name)).transpose()?;
 
     let architecture = &model.architecture;
     let resolution = architecture.resolution;
     let photo = decode_file(&flags.image, 3, &DecodeLimits::default())?;
     let seen = photo.clone().with_channels(architecture.input_channels)?;
-    let preprocessing = &architecture.conventions.preprocessing;
-    let mut input = vec![0.0; architecture.input_shape().len()];
-    preprocessing.apply(&seen, resolution, &mut input)?;
-    let input = Tensor::new(&[1, resolution, resolution, architecture.input_channels], input)?;
+    let shape = [1, resolution, resolution, architecture.input_channels];
+    let input = Tensor::new(&shape, input(&model, &seen)?)?;
 
     let mut executor = CpuExecutor::new(architecture, &model.weights, &CpuOptions::default())?;
     let features = executor.feature_maps(&input)?;
     let logits = executor.infer(&input)?;
-    let background = usize::from(architecture.conventions.background_class);
-    let class = wanted.unwrap_or_else(|| largest(&logits.data()[background..]));
-    let output = class + background;
+    let mut predictions = likeliest(&model, logits.data(), usize::MAX).into_iter();
+    let chosen = match wanted {
+        Some(class) => predictions.find(|prediction| prediction.class == class),
+        None => predictions.next(),
+    };
+    let Prediction { class, label, probability } =
+        chosen.ok_or_else(|| Failure::failed("the model has no classes"))?;
+    let output = class + usize::from(architecture.conventions.background_class);
     let map = ActivationMap::new(&features, &model.weights, output)?;
-    let region = preprocessing.region(&photo, resolution);
+    let region = architecture.conventions.preprocessing.region(&photo, resolution);
     if let Some(path) = &flags.output {
         overlay::overlay(&photo, region, &map)?.save_png(path)?;
     }
@@ -105,8 +110,8 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
         path: flags.image.display().to_string(),
         output: flags.output.as_deref().map(|path| path.display().to_string()),
         class,
-        label: model.label(output).unwrap_or_default(),
-        probability: probability(logits.data(), output),
+        label,
+        probability,
         logit: logits.data()[output],
         bias: map.bias,
         map: map.rows().collect(),
@@ -142,22 +147,4 @@ fn check_output(output: Option<&Path>, json: bool) -> Outcome {
             "--output: found a name that ends in .{other}, expected .png: the picture is a PNG"
         ))),
     }
-}
-
-/// Where the largest value is; the first of several.
-fn largest(values: &[f32]) -> usize {
-    let mut best = 0;
-    for (index, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = index;
-        }
-    }
-    best
-}
-
-/// The share of one output in the softmax.
-fn probability(logits: &[f32], output: usize) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exp = |logit: f32| f64::from(logit - largest).exp();
-    exp(logits[output]) / logits.iter().map(|&logit| exp(logit)).sum::<f64>()
 }

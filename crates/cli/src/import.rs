@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use mobilenet::conventions::{Activation, Interpolation, Padding, ResizeMode};
-use mobilenet::{Error, Model, Preset};
+use mobilenet::{Error, Preset, atomic_file};
 use mobilenet_formats::Overrides;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,6 +33,9 @@ pub struct Flags {
     /// The model file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Store filters as 16-bit floats: half the size
+    #[arg(long)]
+    half: bool,
     #[command(flatten)]
     overrides: OverrideFlags,
 }
@@ -104,7 +107,7 @@ impl OverrideFlags {
             interpolation: self.interpolation,
             resize: self.resize,
             labels,
-            usual_labels: Vec::new(),
+            usual_labels: mobilenet_imagenet::labels().map(str::to_owned).collect(),
         })
     }
 }
@@ -137,8 +140,10 @@ struct Answer<'a> {
 pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let overrides = flags.overrides.overrides()?;
     let loaded = model_source::load(&flags.source, &overrides)?;
-    let Model { architecture, .. } = &loaded.imported.model;
-    loaded.imported.model.save(&flags.output)?;
+    let model = &loaded.imported.model;
+    let architecture = &model.architecture;
+    let bytes = if flags.half { model.to_bytes_half()? } else { model.to_bytes()? };
+    atomic_file::write(&flags.output, |file| file.write_all(&bytes))?;
     let family = loaded.imported.family.map(|family| family.name());
     if json {
         let answer = Answer {

@@ -65,7 +65,7 @@ impl Flags {
             None => given,
         };
         let init = match &recipe.init {
-            Some(path) => Some(Box::new(model_source::open(path)?)),
+            Some(init) => Some(Box::new(model_source::open(init)?)),
             None => None,
         };
         // Any data shows which values can never be meant, before time is spent on the real ones.

@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// Crates and what of ours each may import in what it ships.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("mobilenet-kernels", &[]),
     ("mobilenet-reference", &[]),
     ("mobilenet", &["mobilenet-kernels"]),
     ("mobilenet-formats", &["mobilenet"]),
+    ("mobilenet-imagenet", &["mobilenet"]),
     ("mobilenet-train", &["mobilenet", "mobilenet-kernels"]),
-    ("mobilenet-cli", &["mobilenet", "mobilenet-formats", "mobilenet-kernels", "mobilenet-train"]),
+    (
+        "mobilenet-cli",
+        &["mobilenet", "mobilenet-formats", "mobilenet-imagenet", "mobilenet-kernels", "mobilenet-train"],
+    ),
 ];
 
 /// What tests of any crate may import on top: the oracle, and nothing that ships depends on it.

@@ -63,6 +63,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The Hugging Face hub does not have what was asked for, or cannot be reached.
+    #[error("{name}: {problem}")]
+    Hub {
+        /// The model's name on the hub.
+        name: String,
+        /// What happened, and what to do.
+        problem: String,
+    },
     /// From the network's own crate.
     #[error(transparent)]
     Model(#[from] mobilenet::Error),

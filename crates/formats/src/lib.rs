@@ -11,13 +11,20 @@ pub mod chain;
 pub mod error;
 pub mod export;
 pub mod family;
+mod hdf5;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod hub_config;
+pub mod keras;
 mod numbers;
+pub mod onnx;
 pub mod pytorch;
 pub mod safetensors_file;
 pub mod sniff;
 pub mod source;
 pub mod state_dict;
+pub mod tensorflow;
+pub mod tflite;
 
 pub use assemble::{Imported, Overrides, assemble};
 pub use chain::Chain;

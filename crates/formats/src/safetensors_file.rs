@@ -54,8 +54,9 @@ pub fn read(bytes: &[u8]) -> Result<Content> {
     Ok(Content::StateDict(StateDict { tensors, hints: Hints::default() }))
 }
 
-/// The bytes of a file with these f32 tensors, in the order given, and `{"format": "pt"}` as
-/// metadata, which transformers asks for.
+/// The bytes of a file with these f32 tensors, and `{"format": "pt"}` as metadata, which
+/// transformers asks for. Each batch normalisation gets the `num_batches_tracked` (0) that
+/// PyTorch's own files have: transformers warns of newly initialised parameters without it.
 ///
 /// # Errors
 /// [`Error::Unsupported`] when the format cannot hold them (it always can what a model has).
@@ -65,7 +66,11 @@ pub fn write(tensors: &[(String, &Tensor)]) -> Result<Vec<u8>> {
     let mut views = Vec::with_capacity(tensors.len());
     for ((name, tensor), bytes) in tensors.iter().zip(&bytes) {
         let view = TensorView::new(Dtype::F32, tensor.shape().to_vec(), bytes).map_err(unsupported)?;
-        views.push((name, view));
+        views.push((name.clone(), view));
+        if let Some(layer) = name.strip_suffix(".running_var") {
+            let view = TensorView::new(Dtype::I64, Vec::new(), &[0; 8]).map_err(unsupported)?;
+            views.push((format!("{layer}.num_batches_tracked"), view));
+        }
     }
     let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize(views, Some(metadata)).map_err(unsupported)

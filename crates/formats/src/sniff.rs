@@ -1,14 +1,24 @@
-//! Which format a file has, from its first bytes and never from its name.
+//! Which format a file has, from its bytes and never from its name.
 
-use crate::{pytorch, safetensors_file};
+use crate::{keras, onnx, pytorch, safetensors_file, tensorflow, tflite};
 
 /// A format that is read here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// safetensors, this project's own model files among them.
     Safetensors,
+    /// HDF5 (`.h5`, `.weights.h5`) or the archive `.keras`.
+    Keras,
     /// What `torch.save` writes, zipped or in the legacy form.
     PyTorch,
+    /// A TFLite model.
+    TfLite,
+    /// A TensorFlow checkpoint: version 1, or the index of version 2.
+    TfCheckpoint,
+    /// An ONNX model.
+    Onnx,
+    /// A TensorFlow graph or SavedModel.
+    TfGraph,
 }
 
 impl Format {
@@ -16,26 +26,41 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
+            Self::Keras => "Keras",
             Self::PyTorch => "PyTorch",
+            Self::TfLite => "TFLite",
+            Self::TfCheckpoint => "TensorFlow checkpoint",
+            Self::Onnx => "ONNX",
+            Self::TfGraph => "TensorFlow graph",
         }
     }
 }
 
 /// The format of a file with these bytes; if none is read here, what the file seems to be.
 pub fn sniff(bytes: &[u8]) -> Result<Format, &'static str> {
-    if safetensors_file::could_be(bytes) {
-        return Ok(Format::Safetensors);
-    }
-    if pytorch::recognises(bytes) {
-        return Ok(Format::PyTorch);
-    }
-    Err(stranger(bytes))
+    // The clearest marks first; protobuf has none, so that ONNX and graphs come last.
+    let format = match () {
+        () if safetensors_file::could_be(bytes) => Format::Safetensors,
+        () if tflite::looks_like(bytes) => Format::TfLite,
+        () if keras::could_be(bytes) => Format::Keras,
+        () if tensorflow::looks_like_checkpoint(bytes) => Format::TfCheckpoint,
+        () => match stranger(bytes) {
+            Some(seems) => return Err(seems),
+            None if pytorch::recognises(bytes) => Format::PyTorch,
+            None if tensorflow::looks_like_graph(bytes) || tensorflow::looks_like_saved_model(bytes) => {
+                Format::TfGraph
+            }
+            None if onnx::could_be(bytes) => Format::Onnx,
+            None => return Err("not a model of any format that is read"),
+        },
+    };
+    Ok(format)
 }
 
-/// What a file that is not read here seems to be.
-fn stranger(bytes: &[u8]) -> &'static str {
+/// What a file seems to be that people take for a model.
+fn stranger(bytes: &[u8]) -> Option<&'static str> {
     let begins = |magic: &[u8]| bytes.starts_with(magic);
-    match () {
+    Some(match () {
         () if bytes.is_empty() => "an empty file",
         () if begins(b"\xff\xd8\xff") || begins(b"\x89PNG") || begins(b"GIF8") => "an image",
         () if begins(b"version https://git-lfs") => {
@@ -48,6 +73,6 @@ fn stranger(bytes: &[u8]) -> &'static str {
         () if begins(b"\x93NUMPY") => "a NumPy array",
         () if begins(b"<!DOCTYPE") || begins(b"<html") => "a web page, perhaps a failed download",
         () if begins(b"{") => "a JSON text",
-        () => "not a model of any format that is read",
-    }
+        () => return None,
+    })
 }

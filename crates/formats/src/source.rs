@@ -1,5 +1,5 @@
 //! Opens a model wherever it comes from: a file of any format that is read here, a run folder, a
-//! folder of Hugging Face's or timm's.
+//! folder of Hugging Face's or timm's, a TensorFlow checkpoint.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,7 +11,7 @@ use crate::assemble::{Imported, Overrides, assemble, override_model};
 use crate::error::{Error, Result};
 use crate::sniff::{Format, sniff};
 use crate::state_dict::Hints;
-use crate::{Content, hub_config, pytorch, safetensors_file};
+use crate::{Content, hub_config, keras, onnx, pytorch, safetensors_file, tensorflow, tflite};
 
 /// The largest file that is read, in bytes: a MobileNet v1 of width 2 with optimizer state has
 /// some hundred million.
@@ -34,8 +34,14 @@ pub struct Loaded {
 /// [`Error::File`] that names the file and what is wrong: of no known format, damaged, another
 /// network, tensors that do not fit; [`Error::Io`] when it cannot be read.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded> {
-    let metadata = std::fs::metadata(path).map_err(Error::io(path, "read"))?;
-    let file = if metadata.is_dir() { within_folder(path)? } else { path.to_owned() };
+    let file = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => within_folder(path)?,
+        // A checkpoint goes by its prefix, which need not be a file, or by any of its files.
+        found => match tensorflow::find_checkpoint_index(path) {
+            Some(index) => index,
+            None => found.map(|_| path.to_owned()).map_err(Error::io(path, "read"))?,
+        },
+    };
     load_file(&file, overrides)
         .map_err(|error| match error {
             // These name the file themselves.
@@ -51,11 +57,16 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded> {
 fn within_folder(folder: &Path) -> Result<PathBuf> {
     const FILES: [&str; 3] = ["best.safetensors", "model.safetensors", "pytorch_model.bin"];
     let found = FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| Error::File {
+    let checkpoint = || {
+        // A folder with TensorFlow's `checkpoint`, or a SavedModel.
+        let saved_model = folder.join("variables/variables");
+        tensorflow::find_checkpoint_index(folder).or_else(|| tensorflow::find_checkpoint_index(&saved_model))
+    };
+    found.or_else(checkpoint).ok_or_else(|| Error::File {
         path: folder.to_owned(),
         source: Box::new(Error::Unsupported(format!(
-            "a folder that has none of {}; expected a run folder, a folder of Hugging Face's or timm's, or \
-             the model file itself",
+            "a folder that has none of {}; expected a run folder, a folder of Hugging Face's or timm's, a \
+             TensorFlow checkpoint's, or the model file itself",
             FILES.join(", ")
         ))),
     })
@@ -75,6 +86,14 @@ fn load_file(path: &Path, overrides: &Overrides) -> Result<(Imported, &'static s
     let mut content = match format {
         Format::Safetensors => safetensors_file::read(&bytes)?,
         Format::PyTorch => pytorch::read(&bytes)?,
+        Format::Keras => keras::read(&bytes)?,
+        Format::Onnx => onnx::read(&bytes)?,
+        Format::TfLite => tflite::read(&bytes)?,
+        Format::TfGraph => tensorflow::read_graph(&bytes)?,
+        Format::TfCheckpoint if tensorflow::looks_like_checkpoint_index(&bytes) => {
+            tensorflow::load_checkpoint(path)?
+        }
+        Format::TfCheckpoint => tensorflow::read_checkpoint_v1(&bytes)?,
     };
     drop(bytes);
     add_configuration(path, hints(&mut content))?;
@@ -82,7 +101,7 @@ fn load_file(path: &Path, overrides: &Overrides) -> Result<(Imported, &'static s
 }
 
 /// What can be read, for messages.
-const READ: &str = "safetensors, PyTorch";
+const READ: &str = "safetensors, PyTorch, TensorFlow graph or checkpoint, Keras, ONNX, TFLite";
 
 fn hints(content: &mut Content) -> &mut Hints {
     match content {

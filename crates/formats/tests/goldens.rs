@@ -70,3 +70,18 @@ fn logits_agree(format: &str, at_least: usize, tolerance: f32) {
 fn pytorch_timm_and_hugging_face() {
     logits_agree("torch", 8, TOLERANCE);
 }
+
+#[test]
+fn onnx() {
+    logits_agree("onnx", 8, TOLERANCE);
+}
+
+#[test]
+fn tensorflow_graphs_and_checkpoints() {
+    logits_agree("tensorflow", 8, TOLERANCE);
+}
+
+#[test]
+fn tflite() {
+    logits_agree("tflite", 2, TOLERANCE);
+}

@@ -267,6 +267,59 @@ fn what_is_written_is_read_back() {
     );
 }
 
+#[test]
+fn one_dictionary_many_times_does_not_multiply() {
+    // Fifty thousand entries, named from fifty thousand others: read in a moment or never.
+    let mut pickle = b"\x80\x02}(K\x00}q\x00(".to_vec();
+    for index in 0..50_000u32 {
+        pickle.push(b'J');
+        pickle.extend(index.to_le_bytes());
+        pickle.push(b'N');
+    }
+    pickle.push(b'u');
+    for index in 1..50_000u32 {
+        pickle.push(b'J');
+        pickle.extend(index.to_le_bytes());
+        pickle.extend(b"h\x00");
+    }
+    pickle.extend(b"u.");
+    let start = std::time::Instant::now();
+    assert!(refusal(&archive(&[("data.pkl", &pickle)], stored())).contains("no entries"));
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+}
+
+#[test]
+fn ordered_dictionaries_of_python_2_are_read() {
+    // OrderedDict([["w", tensor]]), in place of {"w": tensor}.
+    let modern = one_tensor("6", "0", &["6"], &["1"]);
+    let pair = &modern[4..modern.len() - 2];
+    let mut pickle = b"\x80\x02ccollections\nOrderedDict\nq\x00(](](".to_vec();
+    pickle.extend(pair);
+    pickle.extend(b"eetR.");
+    let numbers: Vec<u8> = (0..6u8).flat_map(|i| f32::from(i).to_le_bytes()).collect();
+    let file = archive(&[("data.pkl", &pickle), ("data/0", &numbers)], stored());
+    assert_eq!(parse(&file).unwrap().tensors["w"].data(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+}
+
+#[test]
+fn networks_among_other_things_are_refused_only_where_there_is_nothing_else() {
+    // {"model": Network(), "ema_weights": {"w": tensor}}: of a script's own name, but clear.
+    let tensor = one_tensor("6", "0", &["6"], &["1"]);
+    let network = b"X\x05\x00\x00\x00modelcmy_project\nNetwork\n)\x81}b";
+    let mut pickle = b"\x80\x02}(".to_vec();
+    pickle.extend(network);
+    pickle.extend(b"X\x03\x00\x00\x00own");
+    pickle.extend(&tensor[2..tensor.len() - 1]);
+    pickle.extend(b"u.");
+    let file = archive(&[("data.pkl", &pickle), ("data/0", &[0; 24])], stored());
+    assert_eq!(parse(&file).unwrap().tensors["w"].shape(), [6]);
+    let mut pickle = b"\x80\x02}(".to_vec();
+    pickle.extend(network);
+    pickle.extend(b"u.");
+    let error = refusal(&archive(&[("data.pkl", &pickle)], stored()));
+    assert!(error.contains("whole object of class my_project.Network"), "{error}");
+}
+
 /// A small deterministic generator (xorshift).
 fn random(state: &mut u64) -> usize {
     *state ^= *state << 13;
@@ -304,6 +357,25 @@ proptest! {
     fn arbitrary_pickles_are_errors_not_panics(pickle in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = parse(&pickle);
         let _ = parse(&archive(&[("data.pkl", &pickle), ("data/0", &[0; 24])], stored()));
+    }
+
+    #[test]
+    fn changed_files_are_errors_not_panics(
+        name in prop_oneof![Just("harm.pth"), Just("harm_legacy.pth"), Just("")],
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        end in any::<prop::sample::Index>(),
+    ) {
+        let mut file = match name {
+            "" => one_tensor_file("6", "1", &["2"], &["3"]),
+            name => bytes(name),
+        };
+        for (at, byte) in changes {
+            let at = at.index(file.len());
+            file[at] = byte;
+        }
+        // One in two is cut as well.
+        let end = end.index(2 * file.len());
+        let _ = parse(&file[..end.min(file.len())]);
     }
 
     /// Operations that do something, in any order.

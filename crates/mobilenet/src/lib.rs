@@ -2,13 +2,14 @@
 //!
 //! [`Architecture`] describes a network as data; [`Weights`] are its named tensors; an
 //! [`Executor`] runs the one with the other. [`Model`] bundles them with class labels and is
-//! what a file holds.
+//! what a file holds; a [`Classifier`] asks it what image files show.
 
 #![forbid(unsafe_code)]
 
 pub mod activation_map;
 pub mod architecture;
 pub mod atomic_file;
+pub mod classifier;
 pub mod conventions;
 pub mod cost;
 pub mod cpu;
@@ -23,6 +24,7 @@ pub mod weights;
 
 pub use activation_map::ActivationMap;
 pub use architecture::{Architecture, Body};
+pub use classifier::{Classifier, Prediction};
 pub use conventions::{Conventions, Preset};
 pub use error::{Error, Result};
 pub use executor::{Executor, Parameter};

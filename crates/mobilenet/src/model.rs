@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::architecture::Architecture;
 use crate::atomic_file;
 use crate::error::{Error, Result, nearest};
+use crate::model::format::Storage;
 use crate::weights::Weights;
 
 /// What `Model::load` opens when it is given a run folder.
@@ -132,7 +133,7 @@ impl Model {
     /// be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.check()?;
-        atomic_file::write(path.as_ref(), |file| format::write(self, file))
+        atomic_file::write(path.as_ref(), |file| format::write(self, Storage::F32, file))
     }
 
     /// The bytes that [`Model::save`] writes.
@@ -142,7 +143,27 @@ impl Model {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         self.check()?;
         let mut bytes = Vec::new();
-        format::write(self, &mut bytes).map_err(Error::io("memory", "write"))?;
+        format::write(self, Storage::F32, &mut bytes).map_err(Error::io("memory", "write"))?;
+        Ok(bytes)
+    }
+
+    /// The bytes of a model file of half the size: filters and the classifier's weight as 16-bit
+    /// floats, rounded to the nearest; batch normalisation and bias as f32. [`Model::from_bytes`]
+    /// and [`Model::load`] read it like any other.
+    ///
+    /// # Errors
+    /// When the model does not pass [`Model::check`], or a value is too large for a 16-bit float.
+    pub fn to_bytes_half(&self) -> Result<Vec<u8>> {
+        const LARGEST: f32 = 65504.0;
+        self.check()?;
+        for (name, tensor) in self.weights.iter().filter(|(_, tensor)| tensor.shape().len() > 1) {
+            if let Some(value) = tensor.data().iter().find(|value| value.abs() > LARGEST) {
+                let problem = format!("{value} is too large for a 16-bit float ({LARGEST}); save it as f32");
+                return Err(Error::Weights { tensor: name.to_owned(), problem });
+            }
+        }
+        let mut bytes = Vec::new();
+        format::write(self, Storage::F16, &mut bytes).map_err(Error::io("memory", "write"))?;
         Ok(bytes)
     }
 

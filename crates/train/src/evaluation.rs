@@ -270,6 +270,7 @@ impl<'a> Tally<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch_source::mirror;
 
     fn labels(n: usize) -> Vec<String> {
         (0..n).map(|i| format!("class {i}")).collect()

@@ -22,6 +22,14 @@ impl Executor for OneTensor {
         Ok(images.clone())
     }
 
+    fn features(&mut self, images: &Tensor) -> mobilenet::Result<Tensor> {
+        Ok(images.clone())
+    }
+
+    fn freeze(&mut self, _: Option<usize>) -> mobilenet::Result<()> {
+        Ok(())
+    }
+
     fn forward(&mut self, images: &Tensor) -> mobilenet::Result<Tensor> {
         Ok(images.clone())
     }

@@ -63,6 +63,12 @@ const CASES: &[(&[&str], &[&str])] = &[
     (&["summary", "--resolution", "big"], &["big", "--resolution"]),
     (&["train", "--epochs", "2.5"], &["2.5", "--epochs"]),
     (&["train", "--batch-size", "-4"], &["-4"]),
+    // Fine-tuning.
+    (&["train", "--freeze", "bod"], &["'bod'", "--freeze", "expected body, none, or a number of blocks"]),
+    (&["train", "--freeze", "-1"], &["'-1'", "--freeze"]),
+    (&["train", "--freeze", "6"], &["freeze: found 6, expected none, or a trained network"]),
+    (&["train", "--body-lr-factor", "0"], &["body_lr_factor: found 0, expected above 0 and at most 1"]),
+    (&["train", "--resume", "r", "--freeze", "body"], &["--freeze cannot be given with --resume"]),
     // Combinations.
     (&["summary", "--model", "m", "--width", "0.5"], &["--width cannot be given with --model"]),
     (&["train", "--resume", "r", "--lr", "0.1"], &["--lr cannot be given with --resume"]),

@@ -6,6 +6,7 @@ mod common;
 mod embed;
 mod explain;
 mod failures;
+mod finetune;
 mod output;
 mod summary;
 mod training;

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use mobilenet::{Preset, Tensor};
 
+pub(crate) use layout::permute;
 pub use layout::{Layout, to_ours};
 pub use names::{from_ours, to_our_name};
 pub use strangers::seems_to_be;

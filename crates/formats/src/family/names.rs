@@ -214,7 +214,8 @@ fn keras(name: &str) -> Option<(String, Layout)> {
     };
     match part {
         "kernel" if !bn && !layer.starts_with("depthwise") => Some((format!("{layer}.weight"), Layout::Hwio)),
-        "depthwise_kernel" if !bn => Some((format!("{layer}.weight"), Layout::Hwc1)),
+        // Keras 3 calls a depthwise filter as it calls the others.
+        "depthwise_kernel" | "kernel" if !bn => Some((format!("{layer}.weight"), Layout::Hwc1)),
         part if bn => tf_bn(layer, part),
         _ => None,
     }

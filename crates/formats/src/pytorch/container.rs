@@ -1,6 +1,8 @@
 //! Which of a file's dictionaries are the weights: a bare state_dict, or the dictionary that a
 //! training script keeps (`{epoch, arch, state_dict, best_prec1, optimizer}`).
 
+use std::collections::HashSet;
+
 use super::FORMAT;
 use super::machine::shorten;
 use super::tensor::{Reader, Storages};
@@ -12,6 +14,8 @@ use crate::state_dict::StateDict;
 const AVERAGES: [&str; 5] = ["state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema"];
 const WEIGHTS: [&str; 8] =
     ["state_dict", "model_state_dict", "model", "network", "net", "weights", "params", "module"];
+/// Bytes of a tensor's name; it is copied.
+const LONGEST_NAME: usize = 512;
 /// Prefixes of wrappers: `DataParallel`, `torch.compile`.
 const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
 /// What training scripts say about how good their network is.
@@ -52,10 +56,11 @@ pub fn read(values: &Values, root: Id, storages: &dyn Storages) -> Result<StateD
     };
     let mut state_dict = StateDict::default();
     let notes = &mut state_dict.hints.notes;
-    let pairs = match tensors_of(values, outer) {
+    let holding = values.dicts_of_views();
+    let pairs = match tensors_of(values, &holding, outer) {
         Some(_) => outer,
         None => {
-            let (key, pairs) = choose(values, outer)?;
+            let (key, pairs) = choose(values, &holding, outer)?;
             if AVERAGES.contains(&key) {
                 notes.push(format!("the weights are the moving averages ({key:?} in the file)"));
             }
@@ -63,9 +68,15 @@ pub fn read(values: &Values, root: Id, storages: &dyn Storages) -> Result<StateD
             pairs
         }
     };
-    let mut views: Vec<(&str, &View)> = tensors_of(values, pairs).unwrap_or_default();
+    let mut views: Vec<(&str, &View)> = tensors_of(values, &holding, pairs).unwrap_or_default();
     // Counters, which are no weights: num_batches_tracked, n_averaged.
     views.retain(|(_, view)| !(view.kind.is_integer() && view.shape.is_empty()));
+    if let Some((name, _)) = views.iter().find(|(name, _)| name.len() > LONGEST_NAME) {
+        return Err(Error::damaged(
+            FORMAT,
+            format!("a tensor's name of {} bytes: {}…", name.len(), shorten(name)),
+        ));
+    }
     let mut stripped = Vec::new();
     while let Some(prefix) = PREFIXES
         .into_iter()
@@ -84,39 +95,52 @@ pub fn read(values: &Values, root: Id, storages: &dyn Storages) -> Result<StateD
     Ok(state_dict)
 }
 
-/// The tensors of a dictionary by name; none if it has none. What else it holds is passed over.
-fn tensors_of<'a>(values: &'a Values, pairs: &[(Id, Id)]) -> Option<Vec<(&'a str, &'a View)>> {
-    let tensors: Vec<_> = pairs
-        .iter()
-        .filter_map(|(name, value)| match (values.text(*name), values.get(*value)) {
-            (Some(name), Value::View(view)) => Some((name, &**view)),
-            _ => None,
-        })
-        .collect();
-    // A training script's dictionary may hold a tensor or two (a best score) among its state.
-    let nested = pairs.iter().any(|(_, value)| match values.get(*value) {
-        Value::Dict(inner) => inner.iter().any(|(_, value)| matches!(values.get(*value), Value::View(_))),
-        _ => false,
+/// The tensors of a dictionary by name; none if it has none, or has dictionaries of tensors (a
+/// training script's may hold a tensor, such as a best score, beside its weights). What else it
+/// holds is passed over.
+fn tensors_of<'a>(
+    values: &'a Values,
+    holding: &HashSet<Id>,
+    pairs: &[(Id, Id)],
+) -> Option<Vec<(&'a str, &'a View)>> {
+    if pairs.iter().any(|(_, value)| holding.contains(value)) {
+        return None;
+    }
+    let tensors = pairs.iter().filter_map(|(name, value)| match (values.text(*name), values.get(*value)) {
+        (Some(name), Value::View(view)) => Some((name, &**view)),
+        _ => None,
     });
-    (!tensors.is_empty() && !nested).then_some(tensors)
+    Some(tensors.collect::<Vec<_>>()).filter(|tensors| !tensors.is_empty())
 }
 
-/// The dictionary of weights within a training script's.
-fn choose<'a>(values: &'a Values, outer: &'a [(Id, Id)]) -> Result<(&'a str, &'a [(Id, Id)])> {
+/// The dictionary of weights within a training script's, and its key.
+fn choose<'a>(
+    values: &'a Values,
+    holding: &HashSet<Id>,
+    outer: &'a [(Id, Id)],
+) -> Result<(&'a str, &'a [(Id, Id)])> {
+    let weights = |id| match values.get(id) {
+        Value::Dict(pairs) => tensors_of(values, holding, pairs).map(|_| pairs.as_slice()),
+        _ => None,
+    };
     let mut network = None;
     for key in AVERAGES.into_iter().chain(WEIGHTS) {
-        match values.lookup(outer, key).map(|id| values.get(id)) {
-            Some(Value::Dict(pairs)) if tensors_of(values, pairs).is_some() => return Ok((key, pairs)),
-            Some(Value::Instance(class)) => network = network.or(Some(class)),
-            _ => {}
+        let Some(id) = values.lookup(outer, key) else { continue };
+        if let Some(pairs) = weights(id) {
+            return Ok((key, pairs));
+        }
+        if let Value::Instance(class) = values.get(id) {
+            network = network.or(Some(class));
         }
     }
     // Under a name of the script's own, if only one can be meant.
-    let named = outer.iter().filter_map(|(key, value)| match (values.text(*key), values.get(*value)) {
-        (Some(key), Value::Dict(pairs)) => tensors_of(values, pairs).map(|_| (key, pairs.as_slice())),
-        _ => None,
-    });
-    match (named.collect::<Vec<_>>().as_slice(), network) {
+    let mut seen = HashSet::new();
+    let named: Vec<_> = outer
+        .iter()
+        .filter(|(_, value)| holding.contains(value) && seen.insert(*value))
+        .filter_map(|(key, value)| Some((values.text(*key)?, weights(*value)?)))
+        .collect();
+    match (named.as_slice(), network) {
         ([only], _) => Ok(*only),
         (_, Some(class)) => Err(whole_network(class)),
         (several, None) => {

@@ -1,6 +1,6 @@
 //! What a pickle builds here: plain data in one arena, never a Python object.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The index of a [`Value`] in [`Values`].
 ///
@@ -193,6 +193,15 @@ impl Values {
             _ => None,
         });
         storages.collect()
+    }
+
+    /// The dictionaries that hold a tensor. (Each is looked at once, however often it is named.)
+    pub fn dicts_of_views(&self) -> HashSet<Id> {
+        let holds = |value: &Value| match value {
+            Value::Dict(pairs) => pairs.iter().any(|(_, value)| matches!(self.get(*value), Value::View(_))),
+            _ => false,
+        };
+        (0u32..).zip(&self.0).filter(|(_, value)| holds(value)).map(|(id, _)| Id(id)).collect()
     }
 
     /// The text, if it is one.

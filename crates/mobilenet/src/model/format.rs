@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
 use serde::Serialize;
 
@@ -30,15 +32,31 @@ struct Header<'a> {
     tensors: BTreeMap<&'a str, TensorInfo>,
 }
 
+/// How filters are stored. Vectors (batch normalisation, bias) are always f32: they are few, and
+/// running variances span more than half precision does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Storage {
+    F32,
+    F16,
+}
+
+impl Storage {
+    fn of(self, tensor: &Tensor) -> Dtype {
+        match self {
+            Self::F16 if tensor.shape().len() > 1 => Dtype::F16,
+            _ => Dtype::F32,
+        }
+    }
+}
+
 /// Writes a model; tensors in the order of their names.
-pub(super) fn write(model: &Model, file: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write(model: &Model, storage: Storage, file: &mut dyn Write) -> io::Result<()> {
     let mut end = 0;
     let mut tensors = BTreeMap::new();
     for (name, tensor) in model.weights.iter() {
-        let start = end;
-        end += size_of_val(tensor.data());
-        let info =
-            TensorInfo { dtype: Dtype::F32, shape: tensor.shape().to_vec(), data_offsets: (start, end) };
+        let (start, dtype) = (end, storage.of(tensor));
+        end += tensor.data().len() * dtype.bitsize() / 8;
+        let info = TensorInfo { dtype, shape: tensor.shape().to_vec(), data_offsets: (start, end) };
         tensors.insert(name, info);
     }
     let metadata = BTreeMap::from([
@@ -54,7 +72,10 @@ pub(super) fn write(model: &Model, file: &mut dyn Write) -> io::Result<()> {
     let mut bytes = Vec::new();
     for (_, tensor) in model.weights.iter() {
         bytes.clear();
-        bytes.extend(tensor.data().iter().flat_map(|value| value.to_le_bytes()));
+        match storage.of(tensor) {
+            Dtype::F16 => bytes.extend(tensor.data().iter().flat_map(|&v| f16::from_f32(v).to_le_bytes())),
+            _ => bytes.extend(tensor.data().iter().flat_map(|value| value.to_le_bytes())),
+        }
         file.write_all(&bytes)?;
     }
     Ok(())
@@ -94,17 +115,25 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, String> {
     let mut weights = Weights::new();
     for name in metadata.offset_keys() {
         let info = metadata.info(&name).ok_or_else(|| format!("{name}: not in the header"))?;
-        if info.dtype != Dtype::F32 {
-            return Err(format!("{name}: expected values of type F32, found {}", info.dtype));
-        }
         let (start, end) = info.data_offsets;
         let values = data.get(start..end).ok_or_else(|| format!("{name}: lies outside the file"))?;
-        let values = values.chunks_exact(size_of::<f32>());
-        let values = values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let values = match info.dtype {
+            Dtype::F32 => values.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+            Dtype::F16 => from_f16(values),
+            found => return Err(format!("{name}: expected values of type F32 or F16, found {found}")),
+        };
         let tensor = Tensor::new(&info.shape, values).map_err(|error| format!("{name}: {error}"))?;
         weights.insert(name, tensor);
     }
     Ok(Model { architecture, labels, weights })
+}
+
+/// Little-endian half-precision values, by the machine's own instruction where it has one.
+fn from_f16(bytes: &[u8]) -> Vec<f32> {
+    let halves: Vec<f16> = bytes.as_chunks().0.iter().map(|&bytes| f16::from_le_bytes(bytes)).collect();
+    let mut values = vec![0.0; halves.len()];
+    halves.convert_to_f32_slice(&mut values);
+    values
 }
 
 fn json<T: serde::de::DeserializeOwned>(text: Option<&str>, key: &str) -> Result<T, String> {
