@@ -3,6 +3,8 @@
 mod bad_data;
 mod bad_flags;
 mod common;
+mod embed;
+mod explain;
 mod failures;
 mod finetune;
 mod hub;
