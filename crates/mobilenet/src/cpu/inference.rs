@@ -210,9 +210,8 @@ impl CpuExecutor {
         let (isa, epsilon) = (engine.isa, f64::from(self.architecture.conventions.bn_epsilon));
         engine.pool.run(items, &mut engine.scratch, chunks(&mut parts, 1), |item, _, part| {
             part[0] = match (groups.get(item), classifier) {
-                (Some(convs), _) => {
-                    Stage::folded(isa, convs, parameters, epsilon).map_or(Part::None, Part::Stage)
-                }
+                (Some(convs), _) => Stage::folded(isa, convs, parameters, epsilon)
+                    .map_or(Part::None, |stage| Part::Stage(Box::new(stage))),
                 (None, Some(classifier)) => {
                     let mut packed = PackedB::new(isa, classifier.features, classifier.outputs);
                     packed.pack_transposed(&parameters[classifier.weight].value);
@@ -223,7 +222,7 @@ impl CpuExecutor {
         });
         for part in parts {
             match part {
-                Part::Stage(stage) => plan.stages.push(stage),
+                Part::Stage(stage) => plan.stages.push(*stage),
                 Part::Classifier(packed) => plan.classifier = Some(packed),
                 Part::None => {}
             }
@@ -234,7 +233,7 @@ impl CpuExecutor {
 /// What one item of folding makes.
 enum Part {
     None,
-    Stage(Stage),
+    Stage(Box<Stage>),
     Classifier(PackedB),
 }
 
