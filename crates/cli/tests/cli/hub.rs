@@ -65,7 +65,7 @@ fn a_model_is_imported_by_its_name_and_then_offline() {
     let ran: Ran = import(folder, &hub(), "hf:o/m").output().unwrap().into();
     ran.succeeded();
     assert!(ran.stdout.contains("Hugging Face"), "{ran:?}");
-    let model = mobilenet::Model::load(&folder.join("model.safetensors")).unwrap();
+    let model = mobilenet::Model::load(folder.join("model.safetensors")).unwrap();
     assert_eq!((model.architecture.classes, model.architecture.resolution), (10, 64));
 
     let nowhere = "http://127.0.0.1:1";
