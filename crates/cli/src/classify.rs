@@ -103,7 +103,7 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
 }
 
 /// Adds `input`, or the images below it in the order of their names.
-fn list(input: &Path, files: &mut Vec<PathBuf>) -> data::Result<()> {
+pub fn list(input: &Path, files: &mut Vec<PathBuf>) -> data::Result<()> {
     if !input.is_dir() {
         files.push(input.to_owned());
         return Ok(());

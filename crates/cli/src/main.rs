@@ -8,8 +8,10 @@ mod bench;
 mod classify;
 mod completions;
 mod datetime;
+mod embed;
 mod evaluate;
 mod evaluation_text;
+mod explain;
 mod export;
 mod failure;
 mod import;
@@ -50,6 +52,8 @@ enum Command {
     Train(Box<train::Flags>),
     Evaluate(evaluate::Flags),
     Classify(classify::Flags),
+    Explain(explain::Flags),
+    Embed(embed::Flags),
     Import(import::Flags),
     Export(export::Flags),
     Summary(summary::Flags),
@@ -63,6 +67,8 @@ impl Command {
             Self::Train(_) => "train",
             Self::Evaluate(_) => "evaluate",
             Self::Classify(_) => "classify",
+            Self::Explain(_) => "explain",
+            Self::Embed(_) => "embed",
             Self::Import(_) => "import",
             Self::Export(_) => "export",
             Self::Summary(_) => "summary",
@@ -76,6 +82,8 @@ impl Command {
             Self::Train(flags) => train::run(*flags, json, out),
             Self::Evaluate(flags) => evaluate::run(flags, json, out),
             Self::Classify(flags) => classify::run(flags, json, out),
+            Self::Explain(flags) => explain::run(flags, json, out),
+            Self::Embed(flags) => embed::run(flags, json, out),
             Self::Import(flags) => import::run(flags, json, out),
             Self::Export(flags) => export::run(flags, json, out),
             Self::Summary(flags) => summary::run(flags, json, out),

@@ -14,6 +14,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 
 use crate::error::{Error, Result};
 
+mod save;
 mod structure;
 
 /// The most bytes that a decoder may take for each pixel allowed (RGBA of 32-bit floats).

@@ -110,7 +110,7 @@ fn a_recipe_with_a_slip_names_the_line_and_the_nearest_key() {
 
 #[test]
 fn help_has_examples_and_status_0() {
-    for command in ["train", "evaluate", "classify", "summary", "bench", "completions"] {
+    for command in ["train", "evaluate", "classify", "explain", "embed", "summary", "bench", "completions"] {
         let ran = run(&[command, "--help"]);
         ran.succeeded();
         assert!(ran.stdout.contains(&format!("Examples:\n  mobilenet {command}")), "{command}");

@@ -3,8 +3,11 @@
 mod bad_data;
 mod bad_flags;
 mod common;
+mod embed;
+mod explain;
 mod failures;
 mod finetune;
+mod hub;
 mod output;
 mod summary;
 mod training;
