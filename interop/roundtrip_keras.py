@@ -74,7 +74,7 @@ def latest(binary):
 def exports(binary, model, alpha, expected):
     inputs = prepared(binary)
     for label, library in LIBRARIES.items():
-        for form, name in (("keras-h5", "exported.h5"), ("keras-weights", "exported.weights.h5")):
+        for form, name in (("h5", "exported.h5"), ("weights.h5", "exported.weights.h5")):
             binary.check_export(
                 f"{name}, {label} {alpha}",
                 model,
@@ -83,6 +83,21 @@ def exports(binary, model, alpha, expected):
                 expected,
                 lambda path: logits(fresh(library, alpha, path), inputs)[0],
             )
+
+
+def bodies(binary, model, alpha):
+    """`--no-top`, into networks without a classifier."""
+    inputs = prepared(binary)
+    top = mobilenet(keras, alpha, 224, 1000)
+    for form, name in (("h5", "body.h5"), ("weights.h5", "body.weights.h5")):
+        path = binary.exported(model, form, f"top-{name}")
+        top.load_weights(path)
+        expected = np.asarray(keras.Model(top.inputs, top.get_layer("conv_pw_13_relu").output)(inputs))
+        path = binary.folder / name
+        binary.run("export", model, "--format", form, "--no-top", "-o", path)
+        for label, library in LIBRARIES.items():
+            found = np.asarray(fresh(library, alpha, path, include_top=False, input_shape=(224, 224, 3))(inputs))
+            binary.check(f"export {name}, {label}", np.abs(found - expected).max(), np.abs(expected).max())
 
 
 def others(binary):
@@ -116,6 +131,7 @@ def main():
             for label, library in LIBRARIES.items():
                 model, expected = imports(binary, label, library, alpha)
             exports(binary, model, alpha, expected)
+        bodies(binary, model, alpha)
         for label, library in LIBRARIES.items():
             transfers(binary, label, library)
         latest(binary)

@@ -27,8 +27,8 @@ use crate::{datetime, interrupt};
   mobilenet train                                        # the built-in images of clothes
   mobilenet train --data photos                          # photos/cat/…, photos/dog/…
   mobilenet train --data photos --width 0.25 --epochs 20 --out runs/small
-  mobilenet train --data photos --init runs/birds        # begin with a trained network
-  mobilenet train --data photos --init runs/birds --freeze 6 --epochs 10
+  mobilenet train --data photos --init imagenet          # few photos: begin with the built-in network
+  mobilenet train --data photos --init runs/birds --freeze 6 --epochs 10   # or with one of your own
   mobilenet train --recipe runs/small/recipe.toml --seed 2
   mobilenet train --resume runs/small                    # go on where it stopped
 

@@ -274,6 +274,25 @@ fn cut_and_damaged_downloads_leave_nothing() {
 }
 
 #[test]
+fn what_is_fetched_loads_with_its_configuration() {
+    let (server, hub, _folder) = hub();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/torch/huggingface");
+    let names = ["config.json", "model.safetensors", "preprocessor_config.json"];
+    server.set("/api/models/o/m/revision/main", info(&names));
+    for name in names {
+        let content = std::fs::read(golden.join(name)).unwrap();
+        let etag = format!("\"{}\"", sha256(&content));
+        server.set(&format!("/o/m/resolve/{COMMIT}/{name}"), answer(200, &[("ETag", &etag)], &content));
+    }
+    let path = hub.fetch("o/m").unwrap();
+    let model = mobilenet_formats::source::load(&path, &Default::default()).unwrap().imported.model;
+    // What only the configuration tells.
+    assert_eq!(model.architecture.resolution, 64);
+    assert!(model.architecture.conventions.background_class);
+    assert_eq!(model.labels[0], "class 1");
+}
+
+#[test]
 fn the_token_goes_to_the_hub_alone() {
     let (server, hub, _folder) = hub();
     let store = Server::start(&[("/x", answer(200, &[], b"weights"))]);

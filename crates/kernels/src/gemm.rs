@@ -148,13 +148,33 @@ impl PackedB {
     /// # Panics
     /// If `source` is not k·n long.
     pub fn pack_transposed(&mut self, source: &[f32]) {
+        self.pack_columns(source, |_, value| value);
+    }
+
+    /// B = (diag(scale) · source)ᵀ, products in f64: weights `[out, in]`, each output's multiplied with
+    /// its own factor.
+    ///
+    /// # Panics
+    /// If `source` is not k·n long, or `scale` not n.
+    pub fn pack_transposed_scaled(&mut self, source: &[f32], scale: &[f64]) {
+        assert_eq!(scale.len(), self.n);
+        self.pack_columns(source, |column, value| (f64::from(value) * scale[column]) as f32);
+    }
+
+    /// Packs sourceᵀ with each value as `value(column, value)`, a few rows at a time, so that the
+    /// lines that are written stay in the L1 cache until they are full.
+    fn pack_columns(&mut self, source: &[f32], value: impl Fn(usize, f32) -> f32) {
+        const ROWS: usize = 64;
         assert_eq!(source.len(), self.k * self.n);
         let (k, n, width) = (self.k, self.n, panel_width(self.isa));
         for (panel, j) in self.data.chunks_exact_mut((k * width).max(1)).zip((0..n).step_by(width)) {
-            for column in 0..width.min(n - j) {
-                let from = &source[(j + column) * k..][..k];
-                for (to, &value) in panel[column..].iter_mut().step_by(width).zip(from) {
-                    *to = value;
+            for (block, row) in panel.chunks_mut(ROWS * width).zip((0..k).step_by(ROWS)) {
+                let rows = block.len() / width;
+                for column in 0..width.min(n - j) {
+                    let from = &source[(j + column) * k + row..][..rows];
+                    for (to, &from) in block[column..].iter_mut().step_by(width).zip(from) {
+                        *to = value(j + column, from);
+                    }
                 }
             }
         }

@@ -31,7 +31,8 @@ fn photo(folder: &Path) {
 fn a_picture_and_the_map_in_numbers() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
-    (model(folder), photo(folder));
+    model(folder);
+    photo(folder);
     let explain = ["explain", "--model", "model.safetensors", "photo.png"];
     let shown = run_in(folder, &[&explain[..], &["-o", "heat.png"]].concat());
     assert!(shown.succeeded().stdout.contains("heat.png"), "{shown:?}");
@@ -96,7 +97,8 @@ fn a_grey_model_explains_on_a_photo_in_colour() {
 fn what_cannot_be_meant_and_what_is_not_there() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
-    (model(folder), photo(folder));
+    model(folder);
+    photo(folder);
     let explain = ["explain", "--model", "model.safetensors", "photo.png"];
     let failed = |more: &[&str], status: i32, parts: &[&str]| {
         let ran = run_in(folder, &[&explain[..], more].concat());

@@ -72,6 +72,36 @@ fn a_frozen_body_stays_and_the_model_is_one_like_any_other() {
 }
 
 #[test]
+fn the_built_in_network_is_begun_with_by_name() {
+    let folder = place();
+    let tune = [
+        "train",
+        "--data",
+        "photos",
+        "--init",
+        "imagenet",
+        "--freeze",
+        "body",
+        "--resolution",
+        "64",
+        "--epochs",
+        "20",
+        "--out",
+        "tuned",
+        "--json",
+    ];
+    let found = run_in(folder.path(), &tune).json();
+    assert_eq!(found["init"], "imagenet");
+    assert!(found["best"]["top1"].as_f64().unwrap() > 0.8, "{}", found["best"]);
+    let recipe = std::fs::read_to_string(folder.path().join("tuned/recipe.toml")).unwrap();
+    assert!(recipe.contains("init = \"imagenet\"\n"), "{recipe}");
+    let tuned = Model::load(folder.path().join("tuned")).unwrap();
+    assert_eq!(tuned.architecture.outputs(), 3);
+    let imagenet = mobilenet_imagenet::model().unwrap();
+    assert_eq!(tuned.weights.get("pointwise_13.weight"), imagenet.weights.get("pointwise_13.weight"));
+}
+
+#[test]
 fn frozen_blocks_stay_and_those_behind_learn() {
     let folder = place();
     let tune =

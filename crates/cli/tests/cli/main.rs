@@ -7,6 +7,7 @@ mod embed;
 mod explain;
 mod failures;
 mod finetune;
+mod hub;
 mod output;
 mod summary;
 mod training;

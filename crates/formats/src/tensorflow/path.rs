@@ -76,13 +76,14 @@ pub(crate) fn find(
         path.push(input);
     }
     let root = path[path.len() - 1];
-    if behind[root] || network.nodes[root].op.is_layer() && network.nodes[root].inputs.is_empty() {
+    if behind[root] || network.nodes[root].op.is_layer() {
         let node = &network.nodes[root];
         let what = match &node.op {
             Op::Other(op) => format!("is a {op}, which MobileNet v1 has not"),
             op if op.is_binary() => {
                 "joins two branches, as ResNet, MobileNet v2 and later networks do".to_owned()
             }
+            _ if !behind[root] => "reads nothing that comes from the graph's input".to_owned(),
             _ => "has layers before it that are not on the way of the data".to_owned(),
         };
         return Err(Error::OtherNetwork(format!("node `{}` of the graph {what}", node.name)));

@@ -6,7 +6,7 @@
 use mobilenet_kernels::batch_norm::{Affine, GradientSums, Moments, Normalisation};
 use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::parallel::chunks;
-use mobilenet_kernels::{Buffer, Clamp, depthwise, im2col, pooling};
+use mobilenet_kernels::{Buffer, Clamp, Isa, depthwise, im2col, pooling};
 
 use super::inference::End;
 use super::rows::{Ring, Source, chunk_pixels, images_per_item, row_geometry, windows};
@@ -369,10 +369,10 @@ pub(super) fn ring_rows(layer: &Layer, y: usize) -> [isize; 3] {
 }
 
 /// The packed filter of a full convolution: rows `[ky][kx][in]`, columns `out`.
-pub(super) fn pack_conv(engine: &Engine, layer: &Layer, weight: &[f32]) -> PackedB {
+pub(super) fn pack_conv(isa: Isa, layer: &Layer, weight: impl Fn(usize, usize) -> f32) -> PackedB {
     let inputs = layer.input.channels;
-    let mut packed = PackedB::new(engine.isa, 9 * inputs, layer.output.channels);
-    packed.pack_with(|row, out| weight[(out * inputs + row % inputs) * 9 + row / inputs]);
+    let mut packed = PackedB::new(isa, 9 * inputs, layer.output.channels);
+    packed.pack_with(|row, out| weight((out * inputs + row % inputs) * 9 + row / inputs, out));
     packed
 }
 
@@ -387,7 +387,7 @@ fn conv_forward(
     let isa = engine.isa;
     let windows = windows(layer);
     let outputs = layer.output.channels;
-    let packed = pack_conv(engine, layer, weight);
+    let packed = pack_conv(isa, layer, |at, _| weight[at]);
     let stride = gemm::padded_stride(isa, windows.patch_len());
     let chunk = chunk_pixels(stride.max(outputs));
     let batch = z.len() / layer.output.len();

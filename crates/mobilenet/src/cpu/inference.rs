@@ -67,15 +67,12 @@ impl CpuExecutor {
         let features = self.classifier.features;
         let stride = gemm::padded_stride(self.engine.isa, features);
         let batch = input.batch();
+        let stages = if matches!(input, Input::Images(_)) { self.stages() } else { 0 };
+        self.fold(stages, true);
         let mut pooled = std::mem::take(&mut self.inference.pooled);
         let rows = &mut pooled.at_least(batch * stride)[..batch * stride];
         self.pool_rows(input, values, rows, stride);
-        let weight = &self.parameters[self.classifier.weight].value;
-        let packed = self.plan.classifier.get_or_insert_with(|| {
-            let mut packed = PackedB::new(self.engine.isa, features, self.classifier.outputs);
-            packed.pack_transposed(weight);
-            packed
-        });
+        let packed = self.plan.classifier.as_ref().expect("folded above");
         let mut logits = Tensor::zeros(&[batch, self.classifier.outputs]);
         let epilogue = Epilogue { bias: Some(&self.parameters[self.classifier.bias].value), clamp: None };
         let start = self.timing.start();
@@ -93,10 +90,14 @@ impl CpuExecutor {
         pooled
     }
 
-    /// Writes the last feature map of each image, of `len` values, one behind the other.
-    pub(super) fn run_feature_maps(&mut self, images: &[f32], batch: usize, maps: &mut [f32], len: usize) {
-        let stages = self.stages();
-        self.run_stages(images, batch, stages, End::Map, maps, len);
+    /// The activated feature maps behind the stem and `blocks` blocks, `[N, h, w, channels]`.
+    pub(super) fn run_maps(&mut self, images: &[f32], batch: usize, blocks: usize) -> Tensor {
+        let stages = blocks + 1;
+        self.fold(stages, false);
+        let Shape { height, width, channels } = self.plan.stages[blocks].layer.output;
+        let mut maps = Tensor::zeros(&[batch, height, width, channels]);
+        self.run_stages(images, batch, stages, End::Map, maps.data_mut(), height * width * channels);
+        maps
     }
 
     /// Writes what the classifier reads to rows of `output` that are `stride` apart.
@@ -131,7 +132,7 @@ impl CpuExecutor {
         output: &mut [f32],
         stride: usize,
     ) {
-        self.fold(stages);
+        self.fold(stages, false);
         let Self { engine, plan, inference, timing, .. } = self;
         let plan = &*plan;
         let stages = &plan.stages[..stages];
@@ -193,45 +194,47 @@ impl CpuExecutor {
         self.plan.classifier = None;
     }
 
-    /// Folds each batch normalisation into the filter before it, in the first `stages` stages where
-    /// that is not done already.
-    fn fold(&mut self, stages: usize) {
-        if self.plan.stages.len() >= stages {
+    /// Folds each batch normalisation into the filter before it, in the first `stages` stages, and
+    /// packs the filters; also the classifier's, if it is asked for. What is done already stays.
+    /// The parts are shared out over the threads.
+    fn fold(&mut self, stages: usize, classifier: bool) {
+        let Self { engine, plan, convs, parameters, .. } = self;
+        let ends = |conv: &Conv| conv.layer.operator != Operator::Depthwise;
+        let groups: Vec<&[Conv]> = convs.split_inclusive(ends).take(stages).skip(plan.stages.len()).collect();
+        let classifier = Some(&self.classifier).filter(|_| classifier && plan.classifier.is_none());
+        let items = groups.len() + usize::from(classifier.is_some());
+        if items == 0 {
             return;
         }
-        let isa = self.engine.isa;
-        let epsilon = f64::from(self.architecture.conventions.bn_epsilon);
-        let (mut stage, mut pending) = (0, None);
-        for conv in &self.convs {
-            if stage == stages {
-                break;
-            }
-            let ends = conv.layer.operator != Operator::Depthwise;
-            if stage < self.plan.stages.len() {
-                stage += usize::from(ends);
-                continue;
-            }
-            let (filter, bias) = fold(conv, &self.parameters, epsilon);
-            let layer = conv.layer.clone();
-            let (inputs, outputs) = (layer.input.channels, layer.output.channels);
-            let packed = match layer.operator {
-                Operator::Depthwise => {
-                    let mut taps = vec![0.0; filter.len()];
-                    depthwise::by_tap(&filter, outputs, &mut taps);
-                    pending = Some(Depthwise { layer, taps, bias });
-                    continue;
+        let mut parts: Vec<Part> = std::iter::repeat_with(|| Part::None).take(items).collect();
+        let (isa, epsilon) = (engine.isa, f64::from(self.architecture.conventions.bn_epsilon));
+        engine.pool.run(items, &mut engine.scratch, chunks(&mut parts, 1), |item, _, part| {
+            part[0] = match (groups.get(item), classifier) {
+                (Some(convs), _) => Stage::folded(isa, convs, parameters, epsilon)
+                    .map_or(Part::None, |stage| Part::Stage(Box::new(stage))),
+                (None, Some(classifier)) => {
+                    let mut packed = PackedB::new(isa, classifier.features, classifier.outputs);
+                    packed.pack_transposed(&parameters[classifier.weight].value);
+                    Part::Classifier(packed)
                 }
-                Operator::Pointwise => {
-                    let mut packed = PackedB::new(isa, inputs, outputs);
-                    packed.pack_transposed(&filter);
-                    packed
-                }
-                _ => super::forward::pack_conv(&self.engine, &layer, &filter),
+                (None, None) => Part::None,
             };
-            self.plan.stages.push(Stage { depthwise: pending.take(), layer, packed, bias });
-            stage += 1;
+        });
+        for part in parts {
+            match part {
+                Part::Stage(stage) => plan.stages.push(*stage),
+                Part::Classifier(packed) => plan.classifier = Some(packed),
+                Part::None => {}
+            }
         }
     }
+}
+
+/// What one item of folding makes.
+enum Part {
+    None,
+    Stage(Box<Stage>),
+    Classifier(PackedB),
 }
 
 impl End {
@@ -246,20 +249,23 @@ impl End {
     }
 }
 
-/// Filter and bias with the running statistics inside.
-fn fold(conv: &Conv, parameters: &[Stored], epsilon: f64) -> (Vec<f32>, Vec<f32>) {
-    let mut filter = parameters[conv.weight].value.clone();
-    let (gamma, beta) = (&parameters[conv.gamma].value, &parameters[conv.beta].value);
-    let per_output = filter.len() / gamma.len();
-    let mut bias = Vec::with_capacity(gamma.len());
-    for (c, filter) in filter.chunks_exact_mut(per_output).enumerate() {
-        let scale = f64::from(gamma[c]) / (f64::from(conv.running_var[c]) + epsilon).sqrt();
-        for weight in filter {
-            *weight = (f64::from(*weight) * scale) as f32;
-        }
-        bias.push((f64::from(beta[c]) - f64::from(conv.running_mean[c]) * scale) as f32);
+/// A batch normalisation by its running statistics: what each output's filter is multiplied with,
+/// and the bias.
+struct Folding {
+    scale: Vec<f64>,
+    bias: Vec<f32>,
+}
+
+impl Folding {
+    fn of(conv: &Conv, parameters: &[Stored], epsilon: f64) -> Self {
+        let (gamma, beta) = (&parameters[conv.gamma].value, &parameters[conv.beta].value);
+        let variances = conv.running_var.iter().map(|&variance| (f64::from(variance) + epsilon).sqrt());
+        let scale: Vec<f64> =
+            gamma.iter().zip(variances).map(|(&g, deviation)| f64::from(g) / deviation).collect();
+        let shift = conv.running_mean.iter().zip(&scale).map(|(&mean, scale)| f64::from(mean) * scale);
+        let bias = beta.iter().zip(shift).map(|(&beta, shift)| (f64::from(beta) - shift) as f32).collect();
+        Self { scale, bias }
     }
-    (filter, bias)
 }
 
 impl Plan {
@@ -270,6 +276,38 @@ impl Plan {
 }
 
 impl Stage {
+    /// The stage of `convs`: a full convolution, or a depthwise one and a pointwise one.
+    fn folded(isa: Isa, convs: &[Conv], parameters: &[Stored], epsilon: f64) -> Option<Self> {
+        let (last, before) = convs.split_last()?;
+        let depthwise = before.last().map(|conv| {
+            let Folding { scale, bias } = Folding::of(conv, parameters, epsilon);
+            let filter = &parameters[conv.weight].value;
+            let per_output = filter.len() / scale.len();
+            let scaled: Vec<f32> = filter
+                .chunks_exact(per_output)
+                .zip(&scale)
+                .flat_map(|(filter, scale)| filter.iter().map(move |&w| (f64::from(w) * scale) as f32))
+                .collect();
+            let mut taps = vec![0.0; scaled.len()];
+            depthwise::by_tap(&scaled, conv.layer.output.channels, &mut taps);
+            Depthwise { layer: conv.layer.clone(), taps, bias }
+        });
+        let layer = last.layer.clone();
+        let Folding { scale, bias } = Folding::of(last, parameters, epsilon);
+        let filter = &parameters[last.weight].value;
+        let packed = match layer.operator {
+            Operator::Pointwise => {
+                let mut packed = PackedB::new(isa, layer.input.channels, layer.output.channels);
+                packed.pack_transposed_scaled(filter, &scale);
+                packed
+            }
+            _ => super::forward::pack_conv(isa, &layer, |at, output| {
+                (f64::from(filter[at]) * scale[output]) as f32
+            }),
+        };
+        Some(Self { depthwise, layer, packed, bias })
+    }
+
     /// The shape that the stage reads.
     fn input(&self) -> Shape {
         self.depthwise.as_ref().map_or(self.layer.input, |depthwise| depthwise.layer.input)

@@ -190,11 +190,30 @@ impl CpuExecutor {
     /// # Errors
     /// When `images` are not `[N ≥ 1, H, W, C]` of the architecture's input.
     pub fn feature_maps(&mut self, images: &Tensor) -> Result<Tensor> {
+        self.feature_maps_behind(images, self.architecture.blocks())
+    }
+
+    /// The activated feature maps behind the first convolution and the first `blocks` blocks, in
+    /// inference mode: `[N, h, w, channels]`.
+    ///
+    /// # Errors
+    /// When `images` do not fit the network, or the body has fewer blocks.
+    pub fn feature_maps_behind(&mut self, images: &Tensor, blocks: usize) -> Result<Tensor> {
         let batch = self.batch_of(images)?;
-        let shape = self.convs.last().map_or(self.architecture.input_shape(), |conv| conv.layer.output);
-        let mut maps = Tensor::zeros(&[batch, shape.height, shape.width, shape.channels]);
-        self.run_feature_maps(images.data(), batch, maps.data_mut(), shape.len());
-        Ok(maps)
+        self.check_blocks("blocks before the feature map", blocks)?;
+        Ok(self.run_maps(images.data(), batch, blocks))
+    }
+
+    fn check_blocks(&self, what: &'static str, blocks: usize) -> Result<()> {
+        let most = self.architecture.blocks();
+        if blocks <= most {
+            return Ok(());
+        }
+        Err(Error::Architecture {
+            what,
+            found: blocks.to_string(),
+            expected: format!("0 to {most}, as many as the body has"),
+        })
     }
 
     fn build(&mut self, weights: &Weights) -> Result<()> {
@@ -289,14 +308,7 @@ impl Executor for CpuExecutor {
     }
 
     fn freeze(&mut self, blocks: Option<usize>) -> Result<()> {
-        let most = self.architecture.blocks();
-        if let Some(found) = blocks.filter(|&blocks| blocks > most) {
-            return Err(Error::Architecture {
-                what: "frozen blocks",
-                found: found.to_string(),
-                expected: format!("0 to {most}, as many as the body has"),
-            });
-        }
+        self.check_blocks("frozen blocks", blocks.unwrap_or(0))?;
         let stages = blocks.map_or(0, |blocks| blocks + 1);
         let ends = self.convs.iter().enumerate().filter(|(_, c)| c.layer.operator != Operator::Depthwise);
         let convs = ends.take(stages).last().map_or(0, |(index, _)| index + 1);
@@ -420,6 +432,21 @@ mod tests {
         }
         let d = Tensor::zeros(&[1, 5]);
         assert!(executor.backward(&d).unwrap_err().to_string().contains("forward"));
+    }
+
+    #[test]
+    fn feature_maps_are_of_the_block_that_was_asked_for() {
+        let architecture = small();
+        let weights = Weights::random(&architecture, 3).unwrap();
+        let images = Tensor::new(&[2, 33, 33, 3], vec![0.5; 2 * 33 * 33 * 3]).unwrap();
+        let mut executor = CpuExecutor::new(&architecture, &weights, &CpuOptions::default()).unwrap();
+        assert_eq!(executor.feature_maps_behind(&images, 0).unwrap().shape(), [2, 17, 17, 8]);
+        assert_eq!(executor.feature_maps_behind(&images, 2).unwrap().shape(), [2, 9, 9, 32]);
+        let last = executor.feature_maps_behind(&images, 13).unwrap();
+        assert_eq!(last.shape(), [2, 2, 2, 256]);
+        assert_eq!(executor.feature_maps(&images).unwrap(), last);
+        let error = executor.feature_maps_behind(&images, 14).unwrap_err().to_string();
+        assert!(error.contains("expected 0 to 13"), "{error}");
     }
 
     #[test]
