@@ -101,7 +101,7 @@ impl Chooser {
             self.chose(format!("cached features → batches of {HEAD_BATCH}"));
         }
         if self.recipe.epochs.is_none() {
-            let epochs = (HEAD_PASSES / images.max(1)).clamp(30, 200);
+            let epochs = (HEAD_PASSES / images.max(1)).clamp(30, 100);
             self.recipe.epochs = Some(epochs);
             self.chose(format!("{images} images, cached features → {epochs} epochs"));
         }
