@@ -43,6 +43,11 @@ impl Group {
         self.lists.push((name.into(), values));
     }
 
+    /// Whether there is a member of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
     /// The group at `path` below this one; it and those on the way are made if need be.
     ///
     /// # Errors

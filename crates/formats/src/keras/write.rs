@@ -60,12 +60,22 @@ pub fn write_h5(model: &Model, classifier: Classifier) -> Result<Vec<u8>> {
 /// As [`write_h5`].
 pub fn write_weights_h5(model: &Model, classifier: Classifier) -> Result<Vec<u8>> {
     let mut root = hdf5::NewGroup::default();
-    let mut counts = std::collections::BTreeMap::new();
+    // Keras 2 wants a place for every layer's variables, those of layers without any included.
+    root.group("vars")?;
+    for layer in ["input_layer", "global_average_pooling2d", "dropout", "reshape", "activation"] {
+        root.group(&format!("layers/{layer}/vars"))?;
+    }
+    for layer in model.architecture.layers()? {
+        let has_activation = !matches!(layer.operator, Operator::GlobalPool | Operator::Classifier);
+        if has_activation {
+            numbered_group(&mut root, "re_lu")?;
+        }
+        if layer.operator == Operator::Depthwise && layer.stride == 2 {
+            numbered_group(&mut root, "zero_padding2d")?;
+        }
+    }
     for layer in layers(model, classifier)? {
-        let count = counts.entry(layer.class).or_insert(0);
-        let numbered = if *count == 0 { layer.class.to_owned() } else { format!("{}_{count}", layer.class) };
-        *count += 1;
-        let group = root.group(&format!("layers/{numbered}/vars"))?;
+        let group = numbered_group(&mut root, layer.class)?;
         group.text("name", &layer.name);
         for (index, (_, tensor)) in layer.variables.into_iter().enumerate() {
             let shape = tensor.shape().to_vec();
@@ -73,6 +83,15 @@ pub fn write_weights_h5(model: &Model, classifier: Classifier) -> Result<Vec<u8>
         }
     }
     hdf5::to_bytes(&root)
+}
+
+/// The group for the variables of the next layer of a class: `layers/conv2d/vars`, then
+/// `layers/conv2d_1/vars`, …
+fn numbered_group<'g>(root: &'g mut hdf5::NewGroup, class: &str) -> Result<&'g mut hdf5::NewGroup> {
+    let layers = root.group("layers")?;
+    let mut numbered = (0..).map(|n| if n == 0 { class.to_owned() } else { format!("{class}_{n}") });
+    let free = numbered.find(|name| !layers.has(name)).expect("names do not end");
+    layers.group(&format!("{free}/vars"))
 }
 
 /// The model's layers in Keras' order.
