@@ -63,11 +63,17 @@ impl<'a> Attributes<'a> {
 /// What a node is called in messages: its name, else that of its first output, and its operator.
 pub fn describe(node: &NodeProto) -> String {
     let name = [Some(&node.name), node.output.first()].into_iter().flatten().find(|name| !name.is_empty());
-    let domain = if is_standard(node) { String::new() } else { format!("{}.", node.domain) };
+    let domain = if is_standard(node) { String::new() } else { format!("{}.", short(&node.domain)) };
+    let operator = short(&node.op_type);
     match name {
-        Some(name) => format!("node `{name}` ({domain}{})", node.op_type),
-        None => format!("a node without a name ({domain}{})", node.op_type),
+        Some(name) => format!("node `{}` ({domain}{operator})", short(name)),
+        None => format!("a node without a name ({domain}{operator})"),
     }
+}
+
+/// The beginning of a name, which may be as long as the file: messages are copied from node to node.
+pub fn short(name: &str) -> &str {
+    name.char_indices().nth(100).map_or(name, |(end, _)| &name[..end])
 }
 
 /// Whether its operator is one of the ONNX standard's.

@@ -420,6 +420,11 @@ fn bombs_are_refused() {
     assert!(doubled.contains("far larger than the file"), "{doubled}");
     let lying = with(Vec::new(), TensorProto { dims: vec![1 << 40], ..tensor("lying", &[], &[1.0]) });
     assert!(lying.contains("`lying`: 1 values"), "{lying}");
+    // Why a value is not known is told along the chain; the name in it is cut.
+    let mut named = node("Celu", &["seed"], "unknown");
+    named.name = "ß".repeat(1 << 20);
+    let long = with(vec![named, node("Pad", &["logits", "unknown"], "padded")], integers("seed", &[1]));
+    assert!(long.len() < 2000 && long.contains("ßß"), "{} bytes", long.len());
     // Two bytes a node.
     let graph = [0x0a, 0].repeat(300_000);
     let mut many = vec![0x08, 8, 0x3a];

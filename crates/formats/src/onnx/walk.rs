@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::array::{self, Array};
-use super::attributes::{Attributes, describe, is_standard};
+use super::attributes::{Attributes, describe, is_standard, short};
 use super::fold::{Folder, Unfolded, shape_of};
 use super::head::Classifier;
 use super::preprocessing::Affine;
@@ -164,7 +164,7 @@ impl<'a> Walk<'a> {
         };
         self.values.insert(&image.name, Value::Data(flow));
         for input in inputs.iter().filter(|input| input.name != image.name) {
-            let why = format!("it is the input `{}`", input.name);
+            let why = format!("it is the input `{}`", short(&input.name));
             self.values.insert(&input.name, Value::Unknown(why));
         }
         Ok(())
