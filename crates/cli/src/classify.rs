@@ -7,7 +7,7 @@ use clap::Args;
 use mobilenet::classifier::{Prediction, input, likeliest};
 use mobilenet::cpu::{CpuExecutor, CpuOptions};
 use mobilenet::image::{DecodeLimits, decode_file};
-use mobilenet::{Executor, Model, Tensor};
+use mobilenet::{Architecture, Executor, Model, Tensor};
 use mobilenet_train::data::{self, DataError, list_images};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -74,10 +74,6 @@ struct Answer {
 /// Classifies, and prints each batch as it is done.
 pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let settings = flags.settings()?;
-    let model = model_source::open_or_embedded(settings.model.as_deref())?;
-    let options = CpuOptions { threads: settings.threads, ..CpuOptions::default() };
-    let mut executor = CpuExecutor::new(&model.architecture, &model.weights, &options)?;
-
     let mut files = Vec::new();
     let mut failed = 0;
     for input in &settings.inputs {
@@ -86,10 +82,20 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
             failed += 1;
         }
     }
+    let mut batches = files.chunks(settings.batch);
+    // What the embedded model reads is known before it is opened: its first images are decoded meanwhile.
+    let first = if settings.model.is_none() { batches.next() } else { None };
+    let (opened, first) = rayon::join(
+        || open(&settings),
+        || first.map(|paths| (paths, decode(&mobilenet_imagenet::architecture(), paths))),
+    );
+    let (model, mut executor) = opened?;
+
     let mut writer = Writer { out, json, count: 0 };
     writer.begin()?;
-    for paths in files.chunks(settings.batch) {
-        for answer in classify(&model, &mut executor, paths, settings.top_k)? {
+    let others = batches.map(|paths| (paths, decode(&model.architecture, paths)));
+    for (paths, decoded) in first.into_iter().chain(others) {
+        for answer in classify(&model, &mut executor, paths, decoded, settings.top_k)? {
             failed += usize::from(answer.error.is_some());
             writer.answer(&answer)?;
         }
@@ -119,24 +125,38 @@ pub fn list(input: &Path, files: &mut Vec<PathBuf>) -> data::Result<()> {
     Ok(())
 }
 
+/// An executor of the model that was asked for, and what else there is of the model: all but the
+/// weights, which the executor has.
+fn open(settings: &Settings) -> Outcome<(Model, CpuExecutor)> {
+    let mut model = model_source::open_or_embedded(settings.model.as_deref())?;
+    let options = CpuOptions { threads: settings.threads, ..CpuOptions::default() };
+    let weights = std::mem::take(&mut model.weights);
+    let executor = CpuExecutor::owning(&model.architecture, weights, &options)?;
+    Ok((model, executor))
+}
+
+/// Each file's image as the network reads it.
+type Decoded = Vec<mobilenet::Result<Vec<f32>>>;
+
+fn decode(architecture: &Architecture, paths: &[PathBuf]) -> Decoded {
+    let limits = DecodeLimits::default();
+    let decode = |path: &PathBuf| {
+        let image = decode_file(path, architecture.input_channels, &limits)?;
+        input(architecture, &image)
+    };
+    paths.par_iter().map(decode).collect()
+}
+
 /// The answers for some files; one that is not an image has an error as its answer.
 fn classify(
     model: &Model,
     executor: &mut CpuExecutor,
     paths: &[PathBuf],
+    decoded: Decoded,
     top_k: usize,
 ) -> Outcome<Vec<Answer>> {
     let architecture = &model.architecture;
     let (resolution, channels) = (architecture.resolution, architecture.input_channels);
-    let limits = DecodeLimits::default();
-    let decoded: Vec<mobilenet::Result<Vec<f32>>> = paths
-        .par_iter()
-        .map(|path| {
-            let image = decode_file(path, channels, &limits)?;
-            input(model, &image)
-        })
-        .collect();
-
     let good: Vec<f32> = decoded.iter().flatten().flatten().copied().collect();
     let count = decoded.iter().flatten().count();
     let logits = match count {

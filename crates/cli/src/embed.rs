@@ -247,7 +247,7 @@ fn embed(
         .par_iter()
         .map(|path| {
             let image = decode_file(path, channels, &limits)?;
-            input(model, &image)
+            input(&model.architecture, &image)
         })
         .collect();
     let good: Vec<f32> = decoded.iter().flatten().flatten().copied().collect();

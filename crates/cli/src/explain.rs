@@ -87,7 +87,7 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let photo = decode_file(&flags.image, 3, &DecodeLimits::default())?;
     let seen = photo.clone().with_channels(architecture.input_channels)?;
     let shape = [1, resolution, resolution, architecture.input_channels];
-    let input = Tensor::new(&shape, input(&model, &seen)?)?;
+    let input = Tensor::new(&shape, input(&model.architecture, &seen)?)?;
 
     let mut executor = CpuExecutor::new(architecture, &model.weights, &CpuOptions::default())?;
     let features = executor.feature_maps(&input)?;

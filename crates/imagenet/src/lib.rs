@@ -15,7 +15,7 @@
 
 #![forbid(unsafe_code)]
 
-use mobilenet::{Model, Result};
+use mobilenet::{Architecture, Model, Preset, Result};
 
 /// The model file: 1.0 MobileNet-224 in TF-slim's conventions, filters as 16-bit floats.
 const FILE: &[u8] = include_bytes!("../model.safetensors");
@@ -32,6 +32,11 @@ const LABELS: &str = include_str!("../labels.txt");
 /// None that a caller could cause: the bytes are part of the program.
 pub fn model() -> Result<Model> {
     Model::from_bytes(FILE, "the embedded ImageNet model")
+}
+
+/// The model's architecture, for whoever prepares its input while the model itself is opened.
+pub fn architecture() -> Architecture {
+    Architecture { conventions: Preset::TfSlim.conventions(), ..Architecture::default() }
 }
 
 /// ImageNet's 1000 class names in the usual order (0 is the tench), as the model's labels have them.

@@ -75,6 +75,7 @@ fn the_photos_show_what_they_show() {
 fn the_labels_are_the_models() {
     let model = mobilenet_imagenet::model().unwrap();
     assert!(mobilenet_imagenet::labels().eq(model.labels.iter().map(String::as_str)));
+    assert_eq!(model.architecture, mobilenet_imagenet::architecture());
     assert_eq!(model.labels.len(), 1000);
     assert_eq!(model.label(1), Some("tench, Tinca tinca"));
 }

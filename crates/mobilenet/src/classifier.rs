@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::architecture::Architecture;
 use crate::cpu::{CpuExecutor, CpuOptions};
 use crate::error::Result;
 use crate::executor::Executor;
@@ -83,7 +84,7 @@ impl Classifier {
     /// # Errors
     /// When the image has another number of channels than the network's input.
     pub fn classify(&mut self, image: &Image, top_k: usize) -> Result<Vec<Prediction>> {
-        let input = input(&self.model, image)?;
+        let input = input(&self.model.architecture, image)?;
         let side = self.model.architecture.resolution;
         let shape = [1, side, side, self.model.architecture.input_channels];
         let logits = self.executor.infer(&Tensor::new(&shape, input)?)?;
@@ -95,8 +96,7 @@ impl Classifier {
 ///
 /// # Errors
 /// When the image has another number of channels than the network's input.
-pub fn input(model: &Model, image: &Image) -> Result<Vec<f32>> {
-    let architecture = &model.architecture;
+pub fn input(architecture: &Architecture, image: &Image) -> Result<Vec<f32>> {
     let mut input = vec![0.0; architecture.input_shape().len()];
     architecture.conventions.preprocessing.apply(image, architecture.resolution, &mut input)?;
     Ok(input)
@@ -122,7 +122,7 @@ pub fn likeliest(model: &Model, logits: &[f32], top_k: usize) -> Vec<Prediction>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Architecture, Preset};
+    use crate::Preset;
 
     fn model(preset: Preset) -> Model {
         let architecture = Architecture {

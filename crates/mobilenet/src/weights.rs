@@ -96,6 +96,18 @@ impl Architecture {
     }
 }
 
+/// Where the first value is that is infinite or not a number.
+fn not_finite(values: &[f32]) -> Option<usize> {
+    const CHUNK: usize = 256;
+    // No branch a value, so that the compiler takes a vector of them at a time.
+    let whole = |chunk: &[f32]| chunk.iter().fold(0, |all, v| all.max(v.to_bits() & !(1 << 31))) < INFINITE;
+    let chunk = values.chunks(CHUNK).position(|chunk| !whole(chunk))?;
+    values.iter().skip(chunk * CHUNK).position(|v| !v.is_finite()).map(|at| chunk * CHUNK + at)
+}
+
+/// The bits of positive infinity: those of every finite number's absolute value are less.
+const INFINITE: u32 = f32::INFINITY.to_bits();
+
 /// The tensors of a network by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Weights {
@@ -174,7 +186,7 @@ impl Weights {
                     format!("expected {:?}, found {:?}; {hint}", spec.shape, tensor.shape()),
                 );
             }
-            if let Some(at) = tensor.data().iter().position(|v| !v.is_finite()) {
+            if let Some(at) = not_finite(tensor.data()) {
                 return wrong(
                     &spec.name,
                     format!(
@@ -189,5 +201,24 @@ impl Weights {
             Some(extra) => wrong(extra, "unexpected; no layer of this architecture has it".into()),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_value_that_is_not_finite_is_found_wherever_it_is() {
+        for len in [1, 255, 256, 257, 1000] {
+            let mut values: Vec<f32> =
+                (0..len).map(|i| if i % 2 == 0 { f32::MAX } else { -f32::MAX }).collect();
+            assert_eq!(not_finite(&values), None);
+            for at in [len - 1, len / 2, 0] {
+                values[at] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN][at % 4];
+                assert_eq!(not_finite(&values), Some(at), "{len}");
+            }
+        }
+        assert_eq!(not_finite(&[]), None);
     }
 }

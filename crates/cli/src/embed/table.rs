@@ -156,7 +156,7 @@ mod tests {
         let text = String::from_utf8(written(Format::Jsonl)).unwrap();
         let rows: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(rows[0], serde_json::json!({"path": "a,\"b\".png", "features": [0.5, 1e-9f32]}));
+        assert_eq!(rows[0], serde_json::json!({"path": "a,\"b\".png", "features": [0.5, 1e-9]}));
         assert_eq!(rows[1]["features"][1].as_f64().unwrap() as f32, -0.1);
     }
 

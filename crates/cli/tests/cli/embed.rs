@@ -106,6 +106,14 @@ fn bad_files_are_reported_and_left_out() {
     assert_eq!(failed, ["empty", "data/a/broken.jpg", "gone.png"]);
     assert_eq!(std::fs::read_to_string(folder.join("x.jsonl")).unwrap().lines().count(), 3);
 
+    // What was written into a folder of images is none of them the next time.
+    for name in ["x.npy", "x.parquet", "x.csv", "x.jsonl"] {
+        let into = format!("data/b, or \"c\"/{name}");
+        let answer =
+            run_in(folder, &[&EMBED[..], &["data/b, or \"c\"", "-o", &into, "--json"]].concat()).json();
+        assert_eq!(answer["count"], 3);
+    }
+
     // Nothing good: no file, and what was there stays.
     let before = std::fs::read(folder.join("x.jsonl")).unwrap();
     let none = [&EMBED[..], &["data/a/broken.jpg", "-o", "x.jsonl"]].concat();

@@ -117,3 +117,14 @@ fn what_cannot_be_meant_and_what_is_not_there() {
     assert!(!folder.join("heat.png").exists());
     run(&["explain", "--model", "no/such", "x.png", "--json"]).failed(1, &["no/such"]);
 }
+
+#[test]
+fn without_a_model_it_explains_imagenets_classes() {
+    let photo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/photos/coffee.png");
+    let found = run(&["explain", photo, "--json"]).json();
+    assert_eq!((&found["class"], &found["label"]), (&967.into(), &"espresso".into()));
+    let map: Vec<Vec<f64>> = serde_json::from_value(found["map"].clone()).unwrap();
+    let inner: f64 = map[1..4].iter().flat_map(|row| &row[2..5]).sum();
+    let lowest: f64 = map[6].iter().sum();
+    assert!(inner / 9.0 > 2.0 * lowest / 7.0, "the cup is above the middle: {map:?}");
+}

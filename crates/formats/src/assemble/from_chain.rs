@@ -42,6 +42,10 @@ pub(super) fn assemble(chain: Chain, overrides: &Overrides) -> Result<Imported> 
 
     let resolution = overrides.resolution.or(hints.resolution).unwrap_or(224);
     let mut architecture = Architecture { resolution, input_channels, ..Architecture::default() };
+    // A grey image has one mean; which it is comes later.
+    let p = &mut architecture.conventions.preprocessing;
+    p.mean.truncate(input_channels);
+    p.std.truncate(input_channels);
     // Where the graph's own size is known its pads are judged at that size.
     let judged_at = if height > 0 { height } else { resolution };
     let padding = settle_geometry(&mut architecture, &steps, &channels, full, judged_at, &hints)?;
@@ -129,13 +133,17 @@ fn settle_geometry(
         _ => [Padding::Fixed, Padding::Same, Padding::Keras],
     };
     let asked = architecture.resolution;
-    let mut nearest: Option<String> = None;
+    let (mut nearest, mut unfit): (Option<String>, Option<Error>) = (None, None);
     for padding in hints.padding.into_iter().chain(order) {
         for (stem_stride, output_stride) in [(2, 32), (1, 32), (1, 16), (2, 16), (2, 8), (1, 8)] {
             architecture.conventions.padding = padding;
             (architecture.stem_stride, architecture.output_stride) = (stem_stride, output_stride);
             architecture.resolution = judged_at;
-            width::fit(architecture, channels, full, hints.width_multiplier)?;
+            // It fails as well where this padding leaves no feature map; another may.
+            if let Err(error) = width::fit(architecture, channels, full, hints.width_multiplier) {
+                unfit = unfit.or(Some(error));
+                continue;
+            }
             let Ok(layers) = architecture.layers() else { continue };
             match layers.iter().zip(steps).find_map(|(layer, step)| difference(layer, step)) {
                 None => {
@@ -145,6 +153,9 @@ fn settle_geometry(
                 Some(found) => nearest = nearest.or(Some(found)),
             }
         }
+    }
+    if let (None, Some(error)) = (&nearest, unfit) {
+        return Err(error);
     }
     Err(Error::OtherNetwork(format!(
         "no MobileNet v1's strides and padding fit: {}",

@@ -137,6 +137,26 @@ impl CpuExecutor {
     /// the environment asks for is absent, or the system gives no threads.
     pub fn new(architecture: &Architecture, weights: &Weights, options: &CpuOptions) -> Result<Self> {
         weights.check(architecture)?;
+        Self::build(architecture, options, |name| Ok(tensor(weights, name)?.data().to_vec()))
+    }
+
+    /// The same without a copy of the weights, which become the executor's.
+    ///
+    /// # Errors
+    /// As [`CpuExecutor::new`].
+    pub fn owning(architecture: &Architecture, mut weights: Weights, options: &CpuOptions) -> Result<Self> {
+        weights.check(architecture)?;
+        Self::build(architecture, options, |name| {
+            Ok(weights.remove(name).ok_or_else(|| missing(name))?.into_data())
+        })
+    }
+
+    /// An executor of checked weights, whose values are `values(name)`.
+    fn build(
+        architecture: &Architecture,
+        options: &CpuOptions,
+        values: impl FnMut(&str) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
         let isa = match options.isa {
             Some(isa) => isa,
             None => Isa::from_environment().map_err(|problem| Error::Input {
@@ -170,7 +190,7 @@ impl CpuExecutor {
             frozen: Frozen::default(),
             timing: timing::Timing::default(),
         };
-        executor.build(weights)?;
+        executor.take_over(values)?;
         Ok(executor)
     }
 
@@ -216,10 +236,10 @@ impl CpuExecutor {
         })
     }
 
-    fn build(&mut self, weights: &Weights) -> Result<()> {
+    fn take_over(&mut self, mut values: impl FnMut(&str) -> Result<Vec<f32>>) -> Result<()> {
         for spec in self.architecture.tensors()? {
             if spec.role.is_trainable() {
-                let value = tensor(weights, &spec.name)?.data().to_vec();
+                let value = values(&spec.name)?;
                 self.parameters.push(Stored { spec, value, grad: Vec::new(), frozen: false });
             }
         }
@@ -239,9 +259,7 @@ impl CpuExecutor {
                     };
                 }
                 Operator::Conv | Operator::Depthwise | Operator::Pointwise => {
-                    let statistic = |name: &str| {
-                        Ok::<_, Error>(tensor(weights, &format!("{}.bn.{name}", layer.name))?.data().to_vec())
-                    };
+                    let mut statistic = |name: &str| values(&format!("{}.bn.{name}", layer.name));
                     self.convs.push(Conv {
                         weight: at("weight")?,
                         gamma: at("bn.weight")?,

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -112,27 +114,81 @@ pub(super) fn read(bytes: &[u8]) -> Result<Model, String> {
     let architecture = json(entry("architecture"), "architecture")?;
     let labels = json(entry("labels"), "labels")?;
 
-    let mut weights = Weights::new();
-    for name in metadata.offset_keys() {
-        let info = metadata.info(&name).ok_or_else(|| format!("{name}: not in the header"))?;
+    let mut stored = Vec::new();
+    let names = metadata.offset_keys();
+    for name in &names {
+        let info = metadata.info(name).ok_or_else(|| format!("{name}: not in the header"))?;
         let (start, end) = info.data_offsets;
-        let values = data.get(start..end).ok_or_else(|| format!("{name}: lies outside the file"))?;
-        let values = match info.dtype {
-            Dtype::F32 => values.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
-            Dtype::F16 => from_f16(values),
+        let bytes = data.get(start..end).ok_or_else(|| format!("{name}: lies outside the file"))?;
+        let read = match info.dtype {
+            Dtype::F32 => from_f32,
+            Dtype::F16 => from_f16,
             found => return Err(format!("{name}: expected values of type F32 or F16, found {found}")),
         };
-        let tensor = Tensor::new(&info.shape, values).map_err(|error| format!("{name}: {error}"))?;
-        weights.insert(name, tensor);
+        stored.push(Stored { shape: &info.shape, bytes, read });
+    }
+    let mut weights = Weights::new();
+    for ((values, stored), name) in read_all(&stored).into_iter().zip(&stored).zip(&names) {
+        let tensor = Tensor::new(stored.shape, values).map_err(|error| format!("{name}: {error}"))?;
+        weights.insert(name.as_str(), tensor);
     }
     Ok(Model { architecture, labels, weights })
 }
 
-/// Little-endian half-precision values, by the machine's own instruction where it has one.
+/// A tensor in the file.
+struct Stored<'a> {
+    shape: &'a [usize],
+    bytes: &'a [u8],
+    read: fn(&[u8]) -> Vec<f32>,
+}
+
+/// The values of each tensor. A large file is shared out over a few threads: what takes the time is
+/// memory that is touched for the first time.
+fn read_all(stored: &[Stored]) -> Vec<Vec<f32>> {
+    const BYTES_A_THREAD: usize = 1 << 20;
+    const MOST_THREADS: usize = 4;
+    let bytes: usize = stored.iter().map(|stored| stored.bytes.len()).sum();
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(stored) = stored.get(index) else { return done };
+            done.push((index, (stored.read)(stored.bytes)));
+        }
+    };
+    let mut values = thread::scope(|scope| {
+        let others = 1..(bytes / BYTES_A_THREAD).min(cores).min(MOST_THREADS);
+        // Where the system gives no thread, the others do its work.
+        let others: Vec<_> =
+            others.filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let mut values = work();
+        for other in others {
+            values.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        values
+    });
+    values.sort_unstable_by_key(|(index, _)| *index);
+    values.into_iter().map(|(_, values)| values).collect()
+}
+
+fn from_f32(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+}
+
+/// Half-precision values, by the machine's own instruction where it has one.
 fn from_f16(bytes: &[u8]) -> Vec<f32> {
-    let halves: Vec<f16> = bytes.as_chunks().0.iter().map(|&bytes| f16::from_le_bytes(bytes)).collect();
-    let mut values = vec![0.0; halves.len()];
-    halves.convert_to_f32_slice(&mut values);
+    const STEP: usize = 1024;
+    let mut values = vec![0.0; bytes.len() / size_of::<f16>()];
+    let mut halves = [f16::ZERO; STEP];
+    for (values, bytes) in values.chunks_mut(STEP).zip(bytes.chunks(STEP * size_of::<f16>())) {
+        let halves = &mut halves[..values.len()];
+        for (half, &bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
+            *half = f16::from_le_bytes(bytes);
+        }
+        halves.convert_to_f32_slice(values);
+    }
     values
 }
 

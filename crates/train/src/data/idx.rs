@@ -85,6 +85,17 @@ impl IdxPair {
     }
 }
 
+/// A data set from the bytes of a pair of IDX files, plain or gzip-compressed; classes are named by
+/// number.
+///
+/// # Errors
+/// When the bytes are not IDX files of 8-bit images and their labels, or do not belong together.
+pub fn from_idx_bytes(images: Vec<u8>, labels: Vec<u8>) -> Result<impl Dataset> {
+    let path = Path::new("IDX bytes");
+    let open = |bytes| decompressed(std::io::Cursor::new(bytes)).map_err(DataError::io(path, "read"));
+    Memory::read(path, open(images)?, path, open(labels)?, None, &DecodeLimits::default())
+}
+
 /// Whether a file of that name holds IDX images.
 pub(super) fn is_images(name: &str) -> bool {
     let lower = name.to_lowercase();

@@ -26,6 +26,7 @@ pub use augment::{Augmentation, PadMode, RandomResizedCrop};
 pub use colour::ColourJitter;
 pub use error::{DataError, Result};
 pub use files::list_images;
+pub use idx::from_idx_bytes;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Throughput};
 pub use open::{Opened, open, open_for_evaluation};
 pub use statistics::{Statistics, class_counts, statistics, typical_size};

@@ -1,0 +1,11 @@
+//! Keras: HDF5 and the zip archive .keras.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mobilenet_formats::{Overrides, assemble};
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(content) = mobilenet_formats::keras::read(bytes) {
+        let _ = assemble(content, &Overrides::default());
+    }
+});

@@ -1,0 +1,11 @@
+//! PyTorch: zip archives, the legacy form, the pickle machine.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mobilenet_formats::{Overrides, assemble};
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(content) = mobilenet_formats::pytorch::read(bytes) {
+        let _ = assemble(content, &Overrides::default());
+    }
+});
