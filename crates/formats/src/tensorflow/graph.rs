@@ -1,4 +1,4 @@
-//! From a GraphDef to the [`Network`] that [`super::path`] walks.
+//! From a GraphDef to the [`Network`] that `path` and `walk` walk.
 
 use std::collections::HashMap;
 

@@ -19,6 +19,9 @@ mod tensor;
 mod variables;
 pub(crate) mod walk;
 
+#[cfg(test)]
+mod tests;
+
 use prost::Message;
 
 pub use checkpoint::{read_checkpoint_v1, read_checkpoint_v2};

@@ -55,6 +55,7 @@ pub(crate) fn find(
     // Layers on the path that ends in a node, itself included; any layer before it at all.
     let (mut depth, mut behind) = (vec![0_usize; count], vec![false; count]);
     let mut placed = vec![false; count];
+    let mut join = None;
     for &index in order {
         placed[index] = true;
         let node = &network.nodes[index];
@@ -65,6 +66,19 @@ pub(crate) fn find(
             .inputs
             .iter()
             .any(|&input| network.nodes.get(input).is_some_and(|node| behind[input] || node.op.is_layer()));
+        let has_layers = |&input: &usize| {
+            !constants.is_constant(input)
+                && network.nodes.get(input).is_some_and(|node| behind[input] || node.op.is_layer())
+        };
+        if matches!(node.op, Op::Add) && node.inputs.len() == 2 && node.inputs.iter().all(has_layers) {
+            join = join.or(Some(index));
+        }
+    }
+    if let Some(index) = join {
+        return Err(Error::OtherNetwork(format!(
+            "node `{}` of the graph joins two branches, as ResNet, MobileNet v2 and later networks do",
+            network.nodes[index].name
+        )));
     }
     let layers = |&index: &usize| network.nodes[index].op.is_layer() && placed[index];
     let Some(end) = (0..count).filter(layers).max_by_key(|&index| (depth[index], index)) else {

@@ -20,7 +20,7 @@ pub struct Options {
 /// The bytes of a `.tflite` file with one input, `[1, H, W, C]` normalised floats, and one output,
 /// `[1, outputs]`.
 ///
-/// Labels and preprocessing lie in a metadata entry `mobilenet` as JSON, which [`super::read`] knows.
+/// Labels and preprocessing lie in a metadata entry `mobilenet` as JSON, which [`super::read()`] knows.
 /// A padding that TFLite has not (the reference family's) becomes a `PAD` in front of a convolution.
 ///
 /// # Errors
