@@ -74,7 +74,7 @@ const CASES: &[(&[&str], &[&str])] = &[
     (&["train", "--resume", "r", "--lr", "0.1"], &["--lr cannot be given with --resume"]),
     (&["train", "--resume", "r", "--out", "o"], &["--resume", "--out"]),
     (&["classify", "--model", "m"], &["IMAGE"]),
-    (&["classify", "x.jpg"], &["--model"]),
+    (&["embed", "x.jpg"], &["--output"]),
     (&["evaluate"], &["--model"]),
     (&[], &["Usage: mobilenet"]),
 ];
