@@ -17,7 +17,7 @@
 
 use mobilenet::{Architecture, Model, Preset, Result};
 
-/// The model file: 1.0 MobileNet-224 in TF-slim's conventions, filters as 16-bit floats.
+/// The model file: 1.0 MobileNet-224 in TF-slim's conventions, large filters as 16-bit floats.
 const FILE: &[u8] = include_bytes!("../model.safetensors");
 
 /// The class names, one a line.
@@ -26,7 +26,7 @@ const LABELS: &str = include_str!("../labels.txt");
 /// The model: 1000 classes and a background class, 224×224 RGB, ReLU6, TensorFlow's SAME padding.
 ///
 /// TF-slim publishes 70.9 % top-1 and 89.9 % top-5 on ImageNet's validation images for the float32
-/// weights; these are rounded to 16 bits, which moves logits by a few thousandths.
+/// weights; most are rounded to 16 bits here, which moves logits by at most a few hundredths.
 ///
 /// # Errors
 /// None that a caller could cause: the bytes are part of the program.
