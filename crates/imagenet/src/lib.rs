@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+use mobilenet::conventions::ResizeMode;
 use mobilenet::{Architecture, Model, Preset, Result};
 
 /// The model file: 1.0 MobileNet-224 in TF-slim's conventions, large filters as 16-bit floats.
@@ -34,9 +35,13 @@ pub fn model() -> Result<Model> {
     Model::from_bytes(FILE, "the embedded ImageNet model")
 }
 
-/// The model's architecture, for whoever prepares its input while the model itself is opened.
+/// The model's architecture: TF-slim's conventions, but photos keep their aspect ratio (the short edge
+/// to 256, then the centre), as Hugging Face prepares them for the same weights. For
+/// whoever prepares its input while the model itself is opened.
 pub fn architecture() -> Architecture {
-    Architecture { conventions: Preset::TfSlim.conventions(), ..Architecture::default() }
+    let mut conventions = Preset::TfSlim.conventions();
+    conventions.preprocessing.resize = ResizeMode::ShortEdge;
+    Architecture { conventions, ..Architecture::default() }
 }
 
 /// ImageNet's 1000 class names in the usual order (0 is the tench), as the model's labels have them.
