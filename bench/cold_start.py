@@ -25,7 +25,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# The evaluation transform of the model: the central 87.5 %, squashed to 224 by 224, to -1 .. 1.
+# The evaluation transform of the model: the short edge to 256, the central 224 by 224, to -1 .. 1.
 ONNX_RUNTIME = """
 import sys
 import numpy
@@ -33,8 +33,9 @@ import onnxruntime
 from PIL import Image
 photo, model, labels, threads = sys.argv[1:]
 image = Image.open(photo).convert("RGB")
-left, top = (int(size * 0.125 / 2) for size in image.size)
-box = (left, top, image.width - left, image.height - top)
+side = min(image.size) * 224 / 256
+left, top = ((size - side) / 2 for size in image.size)
+box = (left, top, left + side, top + side)
 image = image.resize((224, 224), Image.Resampling.BILINEAR, box=box)
 pixels = (numpy.asarray(image, numpy.float32) / 127.5 - 1)[None]
 options = onnxruntime.SessionOptions()

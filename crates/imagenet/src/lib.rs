@@ -15,9 +15,10 @@
 
 #![forbid(unsafe_code)]
 
+use mobilenet::conventions::ResizeMode;
 use mobilenet::{Architecture, Model, Preset, Result};
 
-/// The model file: 1.0 MobileNet-224 in TF-slim's conventions, filters as 16-bit floats.
+/// The model file: 1.0 MobileNet-224 in TF-slim's conventions, large filters as 16-bit floats.
 const FILE: &[u8] = include_bytes!("../model.safetensors");
 
 /// The class names, one a line.
@@ -26,7 +27,7 @@ const LABELS: &str = include_str!("../labels.txt");
 /// The model: 1000 classes and a background class, 224×224 RGB, ReLU6, TensorFlow's SAME padding.
 ///
 /// TF-slim publishes 70.9 % top-1 and 89.9 % top-5 on ImageNet's validation images for the float32
-/// weights; these are rounded to 16 bits, which moves logits by a few thousandths.
+/// weights; most are rounded to 16 bits here, which moves logits by at most a few hundredths.
 ///
 /// # Errors
 /// None that a caller could cause: the bytes are part of the program.
@@ -34,9 +35,13 @@ pub fn model() -> Result<Model> {
     Model::from_bytes(FILE, "the embedded ImageNet model")
 }
 
-/// The model's architecture, for whoever prepares its input while the model itself is opened.
+/// The model's architecture: TF-slim's conventions, but photos keep their aspect ratio (the short edge
+/// to 256, then the centre), as Hugging Face prepares them for the same weights. For
+/// whoever prepares its input while the model itself is opened.
 pub fn architecture() -> Architecture {
-    Architecture { conventions: Preset::TfSlim.conventions(), ..Architecture::default() }
+    let mut conventions = Preset::TfSlim.conventions();
+    conventions.preprocessing.resize = ResizeMode::ShortEdge;
+    Architecture { conventions, ..Architecture::default() }
 }
 
 /// ImageNet's 1000 class names in the usual order (0 is the tench), as the model's labels have them.

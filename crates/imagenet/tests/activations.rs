@@ -1,7 +1,6 @@
 //! Feature maps inside the network against TensorFlow's, for the first golden image.
 //!
-//! These were computed from the float32 weights. The embedded 16-bit ones come near (no value is off by
-//! more than 1.2 % of the largest); the weights
+//! These were computed from the float32 weights. The embedded 16-bit ones come near; the weights
 //! that they were rounded from, which are not part of the repository, must agree to 1e-4.
 
 use mobilenet::cpu::{CpuExecutor, CpuOptions};

@@ -147,16 +147,17 @@ impl Model {
         Ok(bytes)
     }
 
-    /// The bytes of a model file of half the size: filters and the classifier's weight as 16-bit
-    /// floats, rounded to the nearest; batch normalisation and bias as f32. [`Model::from_bytes`]
-    /// and [`Model::load`] read it like any other.
+    /// The bytes of a model file of half the size: pointwise (and full 3×3) filters and the
+    /// classifier's weight as 16-bit floats, rounded to the nearest; depthwise and stem filters,
+    /// batch normalisation and bias, which are few and sensitive, as f32. [`Model::from_bytes`] and
+    /// [`Model::load`] read it like any other.
     ///
     /// # Errors
     /// When the model does not pass [`Model::check`], or a value is too large for a 16-bit float.
     pub fn to_bytes_half(&self) -> Result<Vec<u8>> {
         const LARGEST: f32 = 65504.0;
         self.check()?;
-        for (name, tensor) in self.weights.iter().filter(|(_, tensor)| tensor.shape().len() > 1) {
+        for (name, tensor) in self.weights.iter().filter(|(_, tensor)| format::is_large(tensor)) {
             if let Some(value) = tensor.data().iter().find(|value| value.abs() > LARGEST) {
                 let problem = format!("{value} is too large for a 16-bit float ({LARGEST}); save it as f32");
                 return Err(Error::Weights { tensor: name.to_owned(), problem });

@@ -34,18 +34,25 @@ struct Header<'a> {
     tensors: BTreeMap<&'a str, TensorInfo>,
 }
 
-/// How filters are stored. Vectors (batch normalisation, bias) are always f32: they are few, and
-/// running variances span more than half precision does.
+/// How filters are stored. Always f32 are vectors (batch normalisation, bias), whose running
+/// variances span more than half precision does, and filters with a sum over few values, where errors
+/// of rounding do not average out: depthwise ones and the stem's. They are few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Storage {
     F32,
     F16,
 }
 
+/// Whether each output of a filter is a sum over many values.
+pub(super) fn is_large(filter: &Tensor) -> bool {
+    const MANY: usize = 32;
+    filter.shape().len() > 1 && filter.shape()[1..].iter().product::<usize>() >= MANY
+}
+
 impl Storage {
     fn of(self, tensor: &Tensor) -> Dtype {
         match self {
-            Self::F16 if tensor.shape().len() > 1 => Dtype::F16,
+            Self::F16 if is_large(tensor) => Dtype::F16,
             _ => Dtype::F32,
         }
     }
