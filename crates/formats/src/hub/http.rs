@@ -164,7 +164,8 @@ fn origin(url: &str) -> &str {
 fn resolve(base: &str, location: &str) -> String {
     let origin = origin(base);
     let scheme = location.split(':').next().unwrap_or_default();
-    if location[scheme.len()..].starts_with("://") {
+    let is_scheme = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    if is_scheme && location[scheme.len()..].starts_with("://") {
         location.to_owned()
     } else if location.starts_with("//") {
         let scheme = base.split_once("//").map_or("https:", |(scheme, _)| scheme);

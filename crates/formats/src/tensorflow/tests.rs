@@ -133,7 +133,8 @@ fn scales_and_shifts_are_folded_into_the_convolution() {
 #[test]
 fn a_normalisation_in_front_becomes_the_preprocessing() {
     // (x/255 − mean)/std as it is written in many ways; pixels 0 … 255 or 0 … 1.
-    let cases: [(&[(Op, f32)], f32, f32); 4] = [
+    type Case = (&'static [(Op, f32)], f32, f32);
+    let cases: [Case; 4] = [
         (&[(Op::Subtract, 127.5), (Op::Divide, 127.5)], 0.5, 0.5),
         (&[(Op::Multiply, 1.0 / 127.5), (Op::Subtract, 1.0)], 0.5, 0.5),
         (&[(Op::Subtract, 0.5), (Op::Multiply, 2.0)], 0.5, 0.5),
