@@ -21,10 +21,10 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
     write_seek(path, |file| fill(file))
 }
 
-/// [`write`] for formats whose beginning is only known at their end.
+/// [`write()`] for formats whose beginning is only known at their end.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_seek(path: &Path, fill: impl FnOnce(&mut dyn WriteSeek) -> io::Result<()>) -> Result<()> {
     if path.is_dir() {
         return Err(Error::Io {
