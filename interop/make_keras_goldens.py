@@ -44,13 +44,13 @@ def save_legacy(model, path):
         legacy_h5_format.save_weights_to_hdf5_group(file, model)
 
 
-def save_latest(model, path):
+def save_latest(model, path, chunk=5):
     """The newest form of HDF5, half precision, compressed, big-endian, and a Dense head."""
 
     def store(group, name, value):
         value = value.astype(np.float16)
         if value.ndim == 4:
-            chunks = tuple(min(extent, 5) for extent in value.shape)
+            chunks = tuple(min(extent, chunk) for extent in value.shape)
             group.create_dataset(
                 name, data=value.astype(">f2"), chunks=chunks, compression="gzip", shuffle=True, fletcher32=True
             )

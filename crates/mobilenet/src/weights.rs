@@ -99,13 +99,14 @@ impl Architecture {
 /// Where the first value is that is infinite or not a number.
 fn not_finite(values: &[f32]) -> Option<usize> {
     const CHUNK: usize = 256;
-    // No branch a value, so that the compiler takes a vector of them at a time.
-    let whole = |chunk: &[f32]| chunk.iter().fold(0, |all, v| all.max(v.to_bits() & !(1 << 31))) < INFINITE;
+    // No branch a value, so that the compiler takes a vector of them at a time, on any machine.
+    let wrong = |v: &f32| u32::from(v.to_bits() & INFINITE == INFINITE);
+    let whole = |chunk: &[f32]| chunk.iter().fold(0, |any, v| any | wrong(v)) == 0;
     let chunk = values.chunks(CHUNK).position(|chunk| !whole(chunk))?;
     values.iter().skip(chunk * CHUNK).position(|v| !v.is_finite()).map(|at| chunk * CHUNK + at)
 }
 
-/// The bits of positive infinity: those of every finite number's absolute value are less.
+/// The bits of positive infinity: the exponent, all of whose bits only NaN and infinity have.
 const INFINITE: u32 = f32::INFINITY.to_bits();
 
 /// The tensors of a network by name.
