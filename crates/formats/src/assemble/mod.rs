@@ -96,7 +96,7 @@ fn conventions(
         };
     }
     settle!(padding, "--padding", |padding: &Padding| format!("{padding:?} padding").to_lowercase());
-    settle!(activation, "--activation", |activation: &Activation| format!("{activation:?}"));
+    settle!(activation, "--activation", |activation: &Activation| format!("{activation:?}").to_lowercase());
     settle!(bn_epsilon, "--bn-epsilon", |epsilon: &f32| format!("BN epsilon {epsilon}"));
     if let Some(momentum) = hints.bn_momentum {
         conventions.bn_momentum = momentum;

@@ -35,8 +35,15 @@ pub(super) fn fit(
         // The roundest of the multipliers that give the same channels.
         let quarters = (1..=8).map(|k| f64::from(k) / 4.0);
         let twentieths = (1..=40).map(|k| f64::from(k) / 20.0);
+        let sixteenths = (1..=32).map(|k| f64::from(k) / 16.0);
         let thousandths = (1..=2000).map(|k| f64::from(k) / 1000.0);
-        let candidates = hint.into_iter().chain(quarters).chain(twentieths).chain(thousandths).chain([last]);
+        let candidates = hint
+            .into_iter()
+            .chain(quarters)
+            .chain(twentieths)
+            .chain(sixteenths)
+            .chain(thousandths)
+            .chain([last]);
         for alpha in candidates.filter(|alpha| (alpha - last).abs() <= 0.02) {
             architecture.width_multiplier = alpha;
             architecture.conventions.width_rounding = rounding;
