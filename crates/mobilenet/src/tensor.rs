@@ -12,13 +12,15 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of `shape` over `data`; an error if the number of values differs.
+    /// A tensor of `shape` over `data`; an error if the number of values differs, or if extents are so
+    /// large that steps between values cannot be counted (beside an extent of 0 they may be).
     pub fn new(shape: &[usize], data: Vec<f32>) -> Result<Self> {
-        let expected: usize = shape.iter().product();
-        if expected != data.len() {
+        let countable = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent.max(1)));
+        let expected = countable.map(|_| shape.iter().product::<usize>());
+        if expected != Some(data.len()) {
             return Err(Error::Input {
                 what: format!("values for a tensor of shape {shape:?}"),
-                expected: expected.to_string(),
+                expected: expected.map_or_else(|| "extents whose product can be counted".to_owned(), |n| n.to_string()),
                 found: data.len().to_string(),
             });
         }
