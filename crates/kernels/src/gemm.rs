@@ -255,12 +255,25 @@ impl Kernel for Gemm<'_> {
         let c_data = c.data;
         let width = S::LANES * TILE_VECTORS;
         let k_blocks = b.k.div_ceil(K_BLOCK).max(1);
+        let steps_of = |block: usize| K_BLOCK.min(b.k - block * K_BLOCK);
+        // Where a block of a panel lies in B, and how many values it has.
+        let panel =
+            |block: usize, column: usize| (column * b.k + block * K_BLOCK * width, steps_of(block) * width);
         for block in 0..k_blocks {
             let k0 = block * K_BLOCK;
-            let steps = K_BLOCK.min(b.k - k0);
+            let steps = steps_of(block);
             let last = block + 1 == k_blocks;
             for j in (0..c.columns).step_by(width) {
                 let column = first_column + j;
+                // The weights of a whole network do not stay in the cache: those of the next
+                // panel come into it while this one is at work.
+                let next = match j + width < c.columns {
+                    true => Some(panel(block, column + width)),
+                    false if !last => Some(panel(block + 1, first_column)),
+                    false => None,
+                };
+                // (An address without memory behind it would cost a walk through the page tables.)
+                let (ahead, ahead_len) = next.unwrap_or((panel(block, column).0, 0));
                 let tile = Tile {
                     steps,
                     a_row: a.stride,
@@ -271,11 +284,13 @@ impl Kernel for Gemm<'_> {
                     accumulate: block > 0,
                     bias: epilogue.bias.filter(|_| last).map(|bias| bias[column..].as_ptr()),
                     clamp: epilogue.clamp.filter(|_| last),
+                    ahead: b.data.as_ptr().wrapping_add(ahead),
+                    ahead_len,
                 };
                 // SAFETY: panel `column / width` holds k·width values from `column * k` on, of
                 // which k0..k0 + steps are read; A and C hold `rows` rows of their strides.
                 unsafe {
-                    let b = b.data.as_ptr().add(column * b.k + k0 * width);
+                    let b = b.data.as_ptr().add(panel(block, column).0);
                     let a_start = a.data.as_ptr().wrapping_add(k0);
                     let c_start = c_data.wrapping_add(j);
                     tile.down::<S>(s, a.rows, a_start, b, c_start);
@@ -340,6 +355,8 @@ impl Kernel for TransposedGemm<'_> {
                 accumulate: true,
                 bias: None,
                 clamp: None,
+                ahead: b.data.as_ptr(),
+                ahead_len: 0,
             };
             // SAFETY: row r of A holds all tile rows' scalars, row r of B a whole tile from j on.
             unsafe {
@@ -364,32 +381,44 @@ struct Tile {
     accumulate: bool,
     bias: Option<*const f32>,
     clamp: Option<Clamp>,
+    /// So many values from here on are asked for while the tiles are walked.
+    ahead: *const f32,
+    ahead_len: usize,
 }
 
 impl Tile {
-    /// Tiles for `rows` rows of C, one below the other: full ones, then smaller ones.
+    /// Tiles for `rows` rows of C, one below the other: as few as will do, of nearly equal height.
     #[inline(always)]
     unsafe fn down<S: Simd>(self, s: S, rows: usize, mut a: *const f32, b: *const f32, mut c: *mut f32) {
         let narrow = self.columns <= S::LANES;
+        let tiles = rows.div_ceil(S::TILE_ROWS);
+        // Asked for evenly; less than a line a step: rather some lines twice than any too late.
+        let ahead_step = self.ahead_len.div_ceil((tiles * self.steps).max(1));
+        let mut ahead = self.ahead;
         let mut left = rows;
-        macro_rules! walk {
-            ($($height:literal)*) => {$(
-                while $height <= S::TILE_ROWS && left >= $height {
-                    // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
-                    unsafe {
-                        if narrow {
-                            self.walk::<S, $height, 1>(s, a, b, c);
-                        } else {
-                            self.walk::<S, $height, TILE_VECTORS>(s, a, b, c);
-                        }
+        for tile in 0..tiles {
+            let height = left.div_ceil(tiles - tile);
+            macro_rules! walk {
+                ($($height:literal)*) => {
+                    match height {
+                        // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
+                        $($height if $height <= S::TILE_ROWS => unsafe {
+                            if narrow {
+                                self.walk::<S, $height, 1>(s, a, b, c, ahead, ahead_step);
+                            } else {
+                                self.walk::<S, $height, TILE_VECTORS>(s, a, b, c, ahead, ahead_step);
+                            }
+                        },)*
+                        _ => unreachable!("a tile has 1 to TILE_ROWS rows"),
                     }
-                    a = a.wrapping_add($height * self.a_row);
-                    c = c.wrapping_add($height * self.c_row);
-                    left -= $height;
-                }
-            )*};
+                };
+            }
+            walk!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+            a = a.wrapping_add(height * self.a_row);
+            c = c.wrapping_add(height * self.c_row);
+            ahead = ahead.wrapping_add(ahead_step * self.steps);
+            left -= height;
         }
-        walk!(14 8 6 4 2 1);
     }
 
     /// One tile of `ROWS` rows and `VECTORS` vectors of columns.
@@ -400,6 +429,8 @@ impl Tile {
         a: *const f32,
         b: *const f32,
         c: *mut f32,
+        mut ahead: *const f32,
+        ahead_step: usize,
     ) {
         // SAFETY: all addresses lie within the matrices whose extents the callers of `gemm` and
         // `gemm_transposed_accumulate` checked; B is readable for whole tiles; C is touched for
@@ -415,6 +446,8 @@ impl Tile {
                         *sum = s.mul_add(scalar, column, *sum);
                     }
                 }
+                s.prefetch(ahead);
+                ahead = ahead.wrapping_add(ahead_step);
                 a_at = a_at.wrapping_add(self.a_step);
                 b_at = b_at.wrapping_add(self.b_step);
             }

@@ -20,7 +20,8 @@ impl Tensor {
         if expected != Some(data.len()) {
             return Err(Error::Input {
                 what: format!("values for a tensor of shape {shape:?}"),
-                expected: expected.map_or_else(|| "extents whose product can be counted".to_owned(), |n| n.to_string()),
+                expected: expected
+                    .map_or_else(|| "extents whose product can be counted".to_owned(), |n| n.to_string()),
                 found: data.len().to_string(),
             });
         }

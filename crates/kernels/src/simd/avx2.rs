@@ -80,6 +80,10 @@ impl Simd for Avx2 {
         unsafe { _mm256_min_ps(high, _mm256_max_ps(low, v)) }
     }
     #[inline(always)]
+    unsafe fn prefetch(self, at: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn keep_inside(self, v: Self::V, x: Self::V, low: Self::V, high: Self::V) -> Self::V {
         unsafe {
             let above = _mm256_cmp_ps::<_CMP_GT_OQ>(x, low);

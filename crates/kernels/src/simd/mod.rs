@@ -39,6 +39,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// min(max(v, low), high); NaN stays NaN.
     unsafe fn clamp(self, v: Self::V, low: Self::V, high: Self::V) -> Self::V;
+    /// Asks for the cache line at `at`, which may be any address, into the second-level cache.
+    unsafe fn prefetch(self, at: *const f32);
     /// `v` in the lanes where low < x < high, else 0.
     unsafe fn keep_inside(self, v: Self::V, x: Self::V, low: Self::V, high: Self::V) -> Self::V;
 }

@@ -78,6 +78,8 @@ impl<const LANES: usize, const ROWS: usize> Simd for Arrays<LANES, ROWS> {
         })
     }
     #[inline(always)]
+    unsafe fn prefetch(self, _: *const f32) {}
+    #[inline(always)]
     unsafe fn keep_inside(self, v: Self::V, x: Self::V, low: Self::V, high: Self::V) -> Self::V {
         std::array::from_fn(|i| if x[i] > low[i] && x[i] < high[i] { v[i] } else { 0.0 })
     }
