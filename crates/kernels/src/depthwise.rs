@@ -30,8 +30,10 @@ pub struct RowGeometry {
     /// Channels of every pixel.
     pub channels: usize,
     /// Values from one pixel of an input row to the next, at least `channels`: see
-    /// [`pixel_stride`]. Output pixels are contiguous.
+    /// [`pixel_stride`].
     pub pixel_stride: usize,
+    /// Values from one output pixel to the next, at least `channels`.
+    pub output_stride: usize,
     /// Pixels between neighbouring outputs.
     pub stride: usize,
     /// Pixels between neighbouring taps.
@@ -49,6 +51,7 @@ impl RowGeometry {
 
     fn check(&self, rows: &[&[f32]; 3], weights: usize, outputs: usize) {
         assert!(self.pixel_stride >= self.channels && self.channels > 0, "pixel stride");
+        assert!(self.output_stride >= self.channels, "output stride");
         for row in rows {
             assert!(
                 row.len() >= self.input_len(),
@@ -58,7 +61,7 @@ impl RowGeometry {
             );
         }
         assert_eq!(weights, TAPS * self.channels, "depthwise weights are [9][channels]");
-        assert_eq!(outputs, self.outputs * self.channels, "output row is [outputs][channels]");
+        assert_eq!(outputs, self.outputs * self.output_stride, "output row is [outputs][output stride]");
     }
 }
 
@@ -71,7 +74,7 @@ pub struct RowEpilogue<'a> {
     pub clamp: Clamp,
 }
 
-/// One output row: `output[x][c] = Σ rows[ky][x·stride + kx·dilation][c] · weights[3·ky + kx][c]`.
+/// One output row (what lies between pixels stays): `output[x][c] = Σ rows[ky][x·stride + kx·dilation][c] · weights[3·ky + kx][c]`.
 ///
 /// With the filter turned by 180° and rows of output gradients this is also the gradient of the
 /// input (see [`turned`]).
@@ -241,7 +244,7 @@ impl ConvolveRow<'_> {
                 sum = s.add(sum, simd::load::<S, PARTIAL>(s, bias.as_ptr().add(c), n));
                 sum = s.clamp(sum, s.splat(clamp.low), s.splat(clamp.high));
             }
-            let to = self.output.as_mut_ptr().add(x * self.geometry.channels + c);
+            let to = self.output.as_mut_ptr().add(x * self.geometry.output_stride + c);
             simd::store::<S, PARTIAL>(s, to, sum, n);
         }
     }
@@ -310,7 +313,7 @@ impl FilterGradient<'_> {
     ) {
         // SAFETY: see `run`; the last column that is read belongs to the last output.
         unsafe {
-            let RowGeometry { channels, pixel_stride, stride, dilation, .. } = self.geometry;
+            let RowGeometry { channels, pixel_stride, output_stride, stride, dilation, .. } = self.geometry;
             let grad = self.grad.as_mut_ptr().add(c);
             let d_output = self.d_output.as_ptr().add(c);
             let mut sums = taps::<S, PARTIAL>(s, grad, channels, n);
@@ -318,7 +321,7 @@ impl FilterGradient<'_> {
             while GROUP > 0 && x + GROUP <= end {
                 let mut d = [s.splat(0.0); GROUP];
                 for (output, d) in d.iter_mut().enumerate() {
-                    *d = simd::load::<S, PARTIAL>(s, d_output.add((x + output) * channels), n);
+                    *d = simd::load::<S, PARTIAL>(s, d_output.add((x + output) * output_stride), n);
                 }
                 for ky in 0..3 {
                     let row = self.rows[ky].as_ptr().add(x * STRIDE * pixel_stride + c);
@@ -335,7 +338,7 @@ impl FilterGradient<'_> {
                 x += GROUP;
             }
             while x < end {
-                let d = simd::load::<S, PARTIAL>(s, d_output.add(x * channels), n);
+                let d = simd::load::<S, PARTIAL>(s, d_output.add(x * output_stride), n);
                 for ky in 0..3 {
                     let row = self.rows[ky].as_ptr().add(x * stride * pixel_stride + c);
                     for kx in 0..3 {

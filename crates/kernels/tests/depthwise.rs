@@ -8,7 +8,7 @@ use mobilenet_kernels::depthwise::{
 use mobilenet_kernels::{Clamp, Isa};
 use mobilenet_reference::{Geometry, Pads, activation, conv, magnitudes, widen};
 use proptest::prelude::*;
-use support::{CHANNELS, Random, assert_within, on_every_isa};
+use support::{CHANNELS, Random, SENTINEL, assert_within, on_every_isa};
 
 /// An image with zeros around it, as rows that may have gaps between pixels (of NaN: they must
 /// not matter).
@@ -58,7 +58,14 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
     let mut taps = vec![0.0; w.len()];
     by_tap(&w, channels, &mut taps);
     let (outputs, out_rows) = (g.output_width(), g.output_height());
-    let rows = RowGeometry { outputs, channels, pixel_stride: pixel, stride: g.stride, dilation: g.dilation };
+    let rows = RowGeometry {
+        outputs,
+        channels,
+        pixel_stride: pixel,
+        output_stride: channels,
+        stride: g.stride,
+        dilation: g.dilation,
+    };
     let padded_size = (g.height + g.pads.top + g.pads.bottom, g.width + g.pads.left + g.pads.right);
     let padded = Padded::new(&x, (g.width, channels), 1, (g.pads.top, g.pads.left), padded_size, pixel);
     let (x64, w64, d64) = (widen(&x), widen(&w), widen(&d_y));
@@ -79,6 +86,18 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
         exact = activation::relu(&exact, Some(f64::from(clamp.high)));
     }
     assert_within(&format!("{what}: forward"), &y, &exact, &magnitude, 9 + 2);
+
+    // The same with a gap between output pixels, which stays as it was.
+    if gap > 0 {
+        let apart = RowGeometry { output_stride: channels + gap, ..rows };
+        let mut row = vec![SENTINEL; outputs * apart.output_stride];
+        let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp });
+        convolve_row(isa, apart, padded.three(0, g.dilation), &taps, epilogue, &mut row);
+        for (found, expected) in row.chunks(apart.output_stride).zip(y.chunks(channels)) {
+            assert_eq!(found[..channels], *expected, "{what}: outputs apart");
+            assert!(found[channels..].iter().all(|&v| v == SENTINEL), "{what}: between outputs");
+        }
+    }
 
     // Gradient of the filter: one call a row of outputs, on top of what is there.
     let before = random.values(9 * channels);
@@ -167,7 +186,14 @@ fn the_recommended_pixel_stride_has_room() {
 #[test]
 fn rows_that_are_too_short_are_refused() {
     on_every_isa(|isa| {
-        let g = RowGeometry { outputs: 4, channels: 3, pixel_stride: 3, stride: 2, dilation: 1 };
+        let g = RowGeometry {
+            outputs: 4,
+            channels: 3,
+            pixel_stride: 3,
+            output_stride: 3,
+            stride: 2,
+            dilation: 1,
+        };
         let row = vec![0.0; g.input_len() - 1];
         let mut out = vec![0.0; 12];
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

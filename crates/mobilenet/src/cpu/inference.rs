@@ -5,7 +5,7 @@
 //! images through all layers; with few, the rows (or, where those are few, the output channels) of
 //! each layer are shared out.
 
-use mobilenet_kernels::depthwise::{self, RowEpilogue};
+use mobilenet_kernels::depthwise::{self, RowEpilogue, RowGeometry};
 use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::parallel::chunks;
 use mobilenet_kernels::{Buffer, Clamp, Isa, im2col, pooling};
@@ -425,11 +425,10 @@ impl Stage {
             }
             return;
         };
-        let geometry = row_geometry(layer);
-        let (channels, pixel) = (geometry.channels, geometry.pixel_stride);
+        let geometry = RowGeometry { output_stride: stride, ..row_geometry(layer) };
+        let pixel = geometry.pixel_stride;
         let row_len = padded_row_len(layer);
-        let memory = memory.at_least(Ring::memory(row_len, layer.dilation) + width * channels);
-        let (memory, line) = memory.split_at_mut(Ring::memory(row_len, layer.dilation));
+        let memory = memory.at_least(Ring::memory(row_len, layer.dilation));
         let mut ring =
             Ring::new(memory, row_len, layer.pads.left * pixel, layer.dilation, layer.input.height);
         ring.skip_to(ring_rows(layer, first)[0]);
@@ -443,10 +442,7 @@ impl Stage {
                     source.load(row * width..(row + 1) * width, pixels, pixel);
                 });
                 let rows = at.map(|row| ring.row(row));
-                depthwise::convolve_row(isa, geometry, rows, taps, Some(epilogue), line);
-                for (to, from) in patches.chunks_exact_mut(stride).zip(line.chunks_exact(channels)) {
-                    to[..channels].copy_from_slice(from);
-                }
+                depthwise::convolve_row(isa, geometry, rows, taps, Some(epilogue), patches);
             }
             f(y, patches);
         }

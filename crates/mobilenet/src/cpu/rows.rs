@@ -78,6 +78,7 @@ pub(super) fn row_geometry(layer: &Layer) -> RowGeometry {
         outputs: layer.output.width,
         channels: layer.input.channels,
         pixel_stride: depthwise::pixel_stride(layer.input.channels),
+        output_stride: layer.input.channels,
         stride: layer.stride,
         dilation: layer.dilation,
     }
