@@ -74,8 +74,9 @@ pub struct RowEpilogue<'a> {
     pub clamp: Clamp,
 }
 
-/// One output row (what lies between pixels stays): `output[x][c] = Σ rows[ky][x·stride + kx·dilation][c] · weights[3·ky + kx][c]`.
+/// One output row: `output[x][c] = Σ rows[ky][x·stride + kx·dilation][c] · weights[3·ky + kx][c]`.
 ///
+/// What lies between output pixels (see [`RowGeometry::output_stride`]) stays as it is.
 /// With the filter turned by 180° and rows of output gradients this is also the gradient of the
 /// input (see [`turned`]).
 ///

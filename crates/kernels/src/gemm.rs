@@ -267,13 +267,15 @@ impl Kernel for Gemm<'_> {
                 let column = first_column + j;
                 // The weights of a whole network do not stay in the cache: those of the next
                 // panel come into it while this one is at work.
-                let next = match j + width < c.columns {
-                    true => Some(panel(block, column + width)),
-                    false if !last => Some(panel(block + 1, first_column)),
-                    false => None,
+                let here = panel(block, column);
+                let (ahead, ahead_len) = if j + width < c.columns {
+                    panel(block, column + width)
+                } else if !last {
+                    panel(block + 1, first_column)
+                } else {
+                    // (An address without memory behind it would cost a walk through the page tables.)
+                    (here.0, 0)
                 };
-                // (An address without memory behind it would cost a walk through the page tables.)
-                let (ahead, ahead_len) = next.unwrap_or((panel(block, column).0, 0));
                 let tile = Tile {
                     steps,
                     a_row: a.stride,
@@ -290,7 +292,7 @@ impl Kernel for Gemm<'_> {
                 // SAFETY: panel `column / width` holds k·width values from `column * k` on, of
                 // which k0..k0 + steps are read; A and C hold `rows` rows of their strides.
                 unsafe {
-                    let b = b.data.as_ptr().add(panel(block, column).0);
+                    let b = b.data.as_ptr().add(here.0);
                     let a_start = a.data.as_ptr().wrapping_add(k0);
                     let c_start = c_data.wrapping_add(j);
                     tile.down::<S>(s, a.rows, a_start, b, c_start);

@@ -97,6 +97,14 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
             assert_eq!(found[..channels], *expected, "{what}: outputs apart");
             assert!(found[channels..].iter().all(|&v| v == SENTINEL), "{what}: between outputs");
         }
+        for (to, from) in row.chunks_mut(apart.output_stride).zip(d_y.chunks(channels)) {
+            to[..channels].copy_from_slice(from);
+        }
+        let (mut found, mut expected) = (vec![0.0; 9 * channels], vec![0.0; 9 * channels]);
+        let three = padded.three(0, g.dilation);
+        accumulate_filter_gradient(isa, apart, three, &row, &mut found);
+        accumulate_filter_gradient(isa, rows, three, &d_y[..outputs * channels], &mut expected);
+        assert_eq!(found, expected, "{what}: filter, outputs apart");
     }
 
     // Gradient of the filter: one call a row of outputs, on top of what is there.
