@@ -1,9 +1,9 @@
 //! Depthwise 3×3 convolution by rows: forward, and the gradients of input and filter.
 //!
-//! A row here is padded: its zero columns are part of the slice, so no loop asks whether it is at
-//! an edge. Whoever calls keeps a few such rows in the cache ([`crate::batch_norm`] fills them) and
-//! hands over the three that a filter touches; a row above or below the image is a row of zeros.
-//! Stride, dilation and every padding convention are then only a matter of which rows and where.
+//! Whoever calls hands over the three rows that a filter touches; a row above or below the image is
+//! a row of zeros. A row is padded, its zero columns part of the slice ([`crate::batch_norm`] fills
+//! such rows), or it holds the image's pixels only ([`RowGeometry::present`]). Stride, dilation and
+//! every padding convention are then only a matter of which rows and where.
 
 #![allow(clippy::needless_range_loop)] // taps are indices into several arrays at once
 
@@ -38,15 +38,42 @@ pub struct RowGeometry {
     pub stride: usize,
     /// Pixels between neighbouring taps.
     pub dilation: usize,
+    /// Which of the pixels that the outputs read are there, the others being zero; `None`: all.
+    /// ([`convolve_row`] only.)
+    pub present: Option<Present>,
+}
+
+/// The pixels of a row that has no padding of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Present {
+    /// Zero pixels before the first one.
+    pub left: usize,
+    /// Number of pixels.
+    pub count: usize,
 }
 
 impl RowGeometry {
-    /// Values that a padded input row must have.
+    /// Values that an input row must have.
     pub fn input_len(&self) -> usize {
-        if self.outputs == 0 {
-            return 0;
-        }
-        ((self.outputs - 1) * self.stride + 2 * self.dilation) * self.pixel_stride + self.channels
+        let pixels = match (self.present, self.outputs) {
+            (Some(Present { count, .. }), _) => count,
+            (None, 0) => 0,
+            (None, outputs) => (outputs - 1) * self.stride + 2 * self.dilation + 1,
+        };
+        pixels.checked_sub(1).map_or(0, |before| before * self.pixel_stride + self.channels)
+    }
+
+    /// Of output `x`: the first pixel that it reads, counted from the first that is there.
+    fn first_pixel(&self, x: usize) -> isize {
+        (x * self.stride) as isize - self.present.map_or(0, |present| present.left as isize)
+    }
+
+    /// The outputs all of whose pixels are there.
+    fn inner(&self) -> std::ops::Range<usize> {
+        let Some(Present { left, count }) = self.present else { return 0..self.outputs };
+        let start = left.div_ceil(self.stride).min(self.outputs);
+        let end = (left + count).checked_sub(2 * self.dilation + 1).map_or(0, |last| last / self.stride + 1);
+        start..end.clamp(start, self.outputs)
     }
 
     fn check(&self, rows: &[&[f32]; 3], weights: usize, outputs: usize) {
@@ -68,7 +95,7 @@ impl RowGeometry {
 /// What happens to a finished output pixel before it is stored.
 #[derive(Clone, Copy, Debug)]
 pub struct RowEpilogue<'a> {
-    /// Added to every pixel, one value a channel.
+    /// What every pixel's sum begins with, one value a channel.
     pub bias: &'a [f32],
     /// Applied after the bias.
     pub clamp: Clamp,
@@ -90,12 +117,79 @@ pub fn convolve_row(
     epilogue: Option<RowEpilogue>,
     output: &mut [f32],
 ) {
-    geometry.check(&rows, weights.len(), output.len());
+    convolve_rows(isa, geometry, &[rows], weights, epilogue, output);
+}
+
+/// Output rows that follow one another, each from three input rows (see [`convolve_row`]). Together
+/// they are faster: an input row that several of them read comes into the first-level cache once.
+///
+/// # Panics
+/// If a length does not fit `geometry`.
+pub fn convolve_rows(
+    isa: Isa,
+    geometry: RowGeometry,
+    inputs: &[[&[f32]; 3]],
+    weights: &[f32],
+    epilogue: Option<RowEpilogue>,
+    output: &mut [f32],
+) {
+    let row = geometry.outputs * geometry.output_stride;
+    assert_eq!(output.len(), inputs.len() * row, "one output row for each three input rows");
+    for rows in inputs {
+        geometry.check(rows, weights.len(), row);
+    }
     if let Some(epilogue) = epilogue {
         assert_eq!(epilogue.bias.len(), geometry.channels, "one bias a channel");
     }
     // SAFETY: the lengths are as `geometry` needs them.
-    unsafe { dispatch(isa, ConvolveRow { geometry, rows, weights, epilogue, output }) }
+    unsafe { dispatch(isa, ConvolveRows { geometry, inputs, weights, epilogue, output }) }
+}
+
+struct ConvolveRows<'a> {
+    geometry: RowGeometry,
+    inputs: &'a [[&'a [f32]; 3]],
+    weights: &'a [f32],
+    epilogue: Option<RowEpilogue<'a>>,
+    output: &'a mut [f32],
+}
+
+impl Kernel for ConvolveRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let Self { geometry, inputs, weights, epilogue, output } = self;
+        let RowGeometry { outputs, channels, output_stride, stride, dilation, .. } = geometry;
+        if outputs == 0 {
+            return;
+        }
+        // As many channels at a time as leave all rows of them in the first-level cache.
+        let slides = S::REGISTERS >= 32 && dilation == 1 && stride <= 2;
+        let together = if slides {
+            const CACHE: usize = 8 * 1024;
+            let pixels = (inputs.len() * stride + 2) * (outputs * stride + 2) + inputs.len() * outputs;
+            (CACHE / pixels / S::LANES).max(1) * S::LANES
+        } else {
+            channels
+        };
+        for first in (0..channels).step_by(together) {
+            let channels = first..channels.min(first + together);
+            for (index, &rows) in inputs.iter().enumerate() {
+                let output = output[index * outputs * output_stride..].as_mut_ptr();
+                let mut row = ConvolveRow { geometry, rows, weights, epilogue, output };
+                // SAFETY: `convolve_rows` checked every length.
+                unsafe {
+                    match (stride, dilation) {
+                        (1, 1) if slides => row.slide::<S, 1>(s, channels.clone()),
+                        (2, 1) if slides => row.slide::<S, 2>(s, channels.clone()),
+                        (1, 1) => row.row::<S, 4, 1>(s),
+                        (2, 1) => row.row::<S, 2, 2>(s),
+                        _ => row.row::<S, 0, 0>(s),
+                    }
+                }
+            }
+        }
+    }
 }
 
 struct ConvolveRow<'a> {
@@ -103,24 +197,7 @@ struct ConvolveRow<'a> {
     rows: [&'a [f32]; 3],
     weights: &'a [f32],
     epilogue: Option<RowEpilogue<'a>>,
-    output: &'a mut [f32],
-}
-
-impl Kernel for ConvolveRow<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(mut self, s: S) {
-        let RowGeometry { stride, dilation, .. } = self.geometry;
-        // SAFETY: `convolve_row` checked every length.
-        unsafe {
-            match (stride, dilation) {
-                (1, 1) => self.row::<S, 4, 1>(s),
-                (2, 1) => self.row::<S, 2, 2>(s),
-                _ => self.row::<S, 0, 0>(s),
-            }
-        }
-    }
+    output: *mut f32,
 }
 
 /// A block of channels of all nine taps, which are `channels` apart.
@@ -144,29 +221,156 @@ unsafe fn taps<S: Simd, const PARTIAL: bool>(
 }
 
 impl ConvolveRow<'_> {
+    /// Some channels of the row, a vector after the other: the filter stays in registers, and so do
+    /// the three columns of pixels that it stands on, which slide along. Every pixel is loaded once.
+    #[inline(always)]
+    unsafe fn slide<S: Simd, const STRIDE: usize>(&mut self, s: S, range: std::ops::Range<usize>) {
+        let RowGeometry { outputs, pixel_stride, output_stride, .. } = self.geometry;
+        let inner = self.geometry.inner();
+        // Without an epilogue: bounds that keep everything (and NaN) as it is.
+        let Clamp { low, high } =
+            self.epilogue.map_or(Clamp::IDENTITY, |RowEpilogue { clamp, .. }| clamp);
+        // SAFETY: see `run`; between the bounds of `inner` every pixel is there.
+        unsafe {
+            let (low, high) = (s.splat(low), s.splat(high));
+            for_channel_blocks!(S, range.len(), |c, n, PARTIAL| {
+                let c = range.start + c;
+                let weights = self.filter::<S, PARTIAL>(s, c, n);
+                let start = self.start::<S, PARTIAL>(s, c, n);
+                let rows = self.rows.map(|row| row.as_ptr().wrapping_add(c));
+                let mut output = self.output.add(c);
+                let mut pixel = self.geometry.first_pixel(0);
+                let mut left = self.column::<S, PARTIAL>(s, c, n, pixel);
+                let mut middle = self.column::<S, PARTIAL>(s, c, n, pixel + 1);
+                let mut right = left;
+                // One output from three columns.
+                macro_rules! output {
+                    ($left:ident $middle:ident $right:ident) => {
+                        let mut sum = start;
+                        for ky in 0..3 {
+                            sum = s.mul_add($left[ky], weights[ky][0], sum);
+                            sum = s.mul_add($middle[ky], weights[ky][1], sum);
+                            sum = s.mul_add($right[ky], weights[ky][2], sum);
+                        }
+                        simd::store::<S, PARTIAL>(s, output, s.clamp(sum, low, high), n);
+                        output = output.wrapping_add(output_stride);
+                    };
+                }
+                // So many outputs, looking whether the pixels are there.
+                macro_rules! checked {
+                    ($outputs:expr) => {
+                        for _ in 0..$outputs {
+                            if STRIDE > 1 {
+                                middle = self.column::<S, PARTIAL>(s, c, n, pixel + 1);
+                            }
+                            right = self.column::<S, PARTIAL>(s, c, n, pixel + 2);
+                            output!(left middle right);
+                            (left, middle) = if STRIDE > 1 { (right, middle) } else { (middle, right) };
+                            pixel += STRIDE as isize;
+                        }
+                    };
+                }
+                macro_rules! load {
+                    ($column:ident $at:expr) => {
+                        for (value, row) in $column.iter_mut().zip(rows) {
+                            *value = simd::load::<S, PARTIAL>(s, row.offset($at), n);
+                        }
+                    };
+                }
+                checked!(inner.start);
+                // The columns change places, instead of their values moving: so many outputs in a round.
+                let together = if STRIDE > 1 { 2 } else { 3 };
+                let rounds = inner.len() / together;
+                let step = pixel_stride as isize;
+                let mut at = pixel * step;
+                for _ in 0..rounds {
+                    if STRIDE > 1 {
+                        load!(middle at + step);
+                        load!(right at + 2 * step);
+                        output!(left middle right);
+                        load!(middle at + 3 * step);
+                        load!(left at + 4 * step);
+                        output!(right middle left);
+                    } else {
+                        load!(right at + 2 * step);
+                        output!(left middle right);
+                        load!(left at + 3 * step);
+                        output!(middle right left);
+                        load!(middle at + 4 * step);
+                        output!(right left middle);
+                    }
+                    at += (together * STRIDE) as isize * step;
+                }
+                pixel += (rounds * together * STRIDE) as isize;
+                checked!(outputs - inner.start - rounds * together);
+            });
+        }
+    }
+
+    /// Three pixels, one below the other; zeros where the row has no such pixel.
+    #[inline(always)]
+    unsafe fn column<S: Simd, const PARTIAL: bool>(
+        &self,
+        s: S,
+        c: usize,
+        n: usize,
+        pixel: isize,
+    ) -> [S::V; 3] {
+        // SAFETY: see `run`; a pixel that the geometry has is there.
+        unsafe {
+            let mut column = [s.splat(0.0); 3];
+            if self.geometry.present.is_none_or(|present| pixel >= 0 && (pixel as usize) < present.count) {
+                for (value, row) in column.iter_mut().zip(&self.rows) {
+                    let at = row.as_ptr().add(pixel as usize * self.geometry.pixel_stride + c);
+                    *value = simd::load::<S, PARTIAL>(s, at, n);
+                }
+            }
+            column
+        }
+    }
+
+    /// What the sums begin with: the bias.
+    #[inline(always)]
+    unsafe fn start<S: Simd, const PARTIAL: bool>(&self, s: S, c: usize, n: usize) -> S::V {
+        // SAFETY: see `run`; the bias has a value a channel.
+        match self.epilogue {
+            Some(RowEpilogue { bias, .. }) => unsafe {
+                simd::load::<S, PARTIAL>(s, bias.as_ptr().add(c), n)
+            },
+            None => unsafe { s.splat(0.0) },
+        }
+    }
+
     /// The row, `GROUP` outputs at a time, which share what they load; what is left, and everything
     /// when `GROUP` is 0 (stride and dilation known at run time only), one at a time.
     #[inline(always)]
     unsafe fn row<S: Simd, const GROUP: usize, const STRIDE: usize>(&mut self, s: S) {
         let RowGeometry { outputs, channels, .. } = self.geometry;
-        let mut x = 0;
+        let inner = self.geometry.inner();
         // SAFETY: see `run`.
         unsafe {
-            while GROUP > 0 && x + GROUP <= outputs {
+            for x in (0..inner.start).chain(inner.end..outputs) {
+                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                    let weights = self.filter::<S, PARTIAL>(s, c, n);
+                    self.at_edge::<S, PARTIAL>(s, c, n, x, &weights);
+                });
+            }
+            let mut x = inner.start;
+            while GROUP > 0 && x + GROUP <= inner.end {
                 for_channel_blocks!(S, channels, |c, n, PARTIAL| {
                     let weights = self.filter::<S, PARTIAL>(s, c, n);
                     self.group::<S, PARTIAL, GROUP, STRIDE>(s, c, n, x, &weights);
                 });
                 x += GROUP;
             }
-            while GROUP > 2 && x + 2 <= outputs {
+            while GROUP > 2 && x + 2 <= inner.end {
                 for_channel_blocks!(S, channels, |c, n, PARTIAL| {
                     let weights = self.filter::<S, PARTIAL>(s, c, n);
                     self.group::<S, PARTIAL, 2, STRIDE>(s, c, n, x, &weights);
                 });
                 x += 2;
             }
-            while x < outputs {
+            while x < inner.end {
                 for_channel_blocks!(S, channels, |c, n, PARTIAL| {
                     let weights = self.filter::<S, PARTIAL>(s, c, n);
                     self.single::<S, PARTIAL>(s, c, n, x, &weights);
@@ -194,9 +398,9 @@ impl ConvolveRow<'_> {
         // SAFETY: see `run`; the last column that is read belongs to the group's last output.
         unsafe {
             let pixel = self.geometry.pixel_stride;
-            let mut sums = [s.splat(0.0); GROUP];
+            let mut sums = [self.start::<S, PARTIAL>(s, c, n); GROUP];
             for ky in 0..3 {
-                let row = self.rows[ky].as_ptr().add(x * STRIDE * pixel + c);
+                let row = self.rows[ky].as_ptr().offset(self.geometry.first_pixel(x) * pixel as isize + c as isize);
                 for column in 0..(GROUP - 1) * STRIDE + 3 {
                     let value = simd::load::<S, PARTIAL>(s, row.add(column * pixel), n);
                     for (output, sum) in sums.iter_mut().enumerate() {
@@ -223,10 +427,11 @@ impl ConvolveRow<'_> {
     ) {
         // SAFETY: see `run`.
         unsafe {
-            let RowGeometry { pixel_stride, stride, dilation, .. } = self.geometry;
-            let mut sum = s.splat(0.0);
+            let RowGeometry { pixel_stride, dilation, .. } = self.geometry;
+            let mut sum = self.start::<S, PARTIAL>(s, c, n);
+            let at = self.geometry.first_pixel(x) * pixel_stride as isize + c as isize;
             for ky in 0..3 {
-                let row = self.rows[ky].as_ptr().add(x * stride * pixel_stride + c);
+                let row = self.rows[ky].as_ptr().offset(at);
                 for kx in 0..3 {
                     let value = simd::load::<S, PARTIAL>(s, row.add(kx * dilation * pixel_stride), n);
                     sum = s.mul_add(value, weights[ky][kx], sum);
@@ -236,16 +441,43 @@ impl ConvolveRow<'_> {
         }
     }
 
+    /// An output some of whose pixels are missing.
+    #[inline(always)]
+    unsafe fn at_edge<S: Simd, const PARTIAL: bool>(
+        &mut self,
+        s: S,
+        c: usize,
+        n: usize,
+        x: usize,
+        weights: &[[S::V; 3]; 3],
+    ) {
+        // SAFETY: see `run`; only pixels that are there are read.
+        unsafe {
+            let RowGeometry { pixel_stride, dilation, .. } = self.geometry;
+            let count = self.geometry.present.map_or(0, |present| present.count);
+            let mut sum = self.start::<S, PARTIAL>(s, c, n);
+            for ky in 0..3 {
+                for kx in 0..3 {
+                    let pixel = self.geometry.first_pixel(x) + (kx * dilation) as isize;
+                    if pixel >= 0 && (pixel as usize) < count {
+                        let at = self.rows[ky].as_ptr().add(pixel as usize * pixel_stride + c);
+                        sum = s.mul_add(simd::load::<S, PARTIAL>(s, at, n), weights[ky][kx], sum);
+                    }
+                }
+            }
+            self.finish::<S, PARTIAL>(s, c, n, x, sum);
+        }
+    }
+
     #[inline(always)]
     unsafe fn finish<S: Simd, const PARTIAL: bool>(&mut self, s: S, c: usize, n: usize, x: usize, sum: S::V) {
-        // SAFETY: see `run`; the bias has a value a channel.
+        // SAFETY: see `run`.
         unsafe {
             let mut sum = sum;
-            if let Some(RowEpilogue { bias, clamp }) = self.epilogue {
-                sum = s.add(sum, simd::load::<S, PARTIAL>(s, bias.as_ptr().add(c), n));
+            if let Some(RowEpilogue { clamp, .. }) = self.epilogue {
                 sum = s.clamp(sum, s.splat(clamp.low), s.splat(clamp.high));
             }
-            let to = self.output.as_mut_ptr().add(x * self.geometry.output_stride + c);
+            let to = self.output.add(x * self.geometry.output_stride + c);
             simd::store::<S, PARTIAL>(s, to, sum, n);
         }
     }
@@ -264,6 +496,7 @@ pub fn accumulate_filter_gradient(
     grad: &mut [f32],
 ) {
     geometry.check(&rows, grad.len(), d_output.len());
+    assert!(geometry.present.is_none(), "padded rows");
     // SAFETY: the lengths are as `geometry` needs them.
     unsafe { dispatch(isa, FilterGradient { geometry, rows, d_output, grad }) }
 }

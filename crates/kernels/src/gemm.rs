@@ -17,7 +17,7 @@ use crate::parallel::Parts;
 use crate::simd::{self, Kernel, Simd, TILE_VECTORS, dispatch};
 
 /// Steps of k that a tile walks at a time: a panel of B of this depth stays in the L1 cache.
-const K_BLOCK: usize = 384;
+const K_BLOCK: usize = 512;
 
 /// A row-major matrix inside a slice; rows may be further apart than they are long.
 #[derive(Clone, Copy, Debug)]
@@ -42,10 +42,10 @@ impl<'a> MatrixRef<'a> {
 /// A row-major matrix to write, inside a slice.
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
-    data: *mut f32,
-    rows: usize,
-    columns: usize,
-    stride: usize,
+    pub(crate) data: *mut f32,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) stride: usize,
     slice: PhantomData<&'a mut [f32]>,
 }
 
@@ -67,17 +67,25 @@ pub struct ColumnBlocks<'a> {
     data: *mut f32,
     rows: usize,
     columns: usize,
+    stride: usize,
     block: usize,
     slice: PhantomData<&'a mut [f32]>,
 }
 
-/// Cuts the row-major matrix `data` of `columns` (without gaps) into blocks of `block` columns.
+/// Cuts the row-major matrix `data` of `columns` columns, in rows that are `stride` apart, into blocks
+/// of `block` columns.
 ///
 /// # Panics
 /// If `data` is not whole rows.
-pub fn column_blocks(data: &mut [f32], columns: usize, block: usize) -> ColumnBlocks<'_> {
-    assert!(columns > 0 && data.len().is_multiple_of(columns), "rows of {columns} columns");
-    ColumnBlocks { rows: data.len() / columns, data: data.as_mut_ptr(), columns, block, slice: PhantomData }
+pub fn column_blocks(
+    data: &mut [f32],
+    (columns, stride): (usize, usize),
+    block: usize,
+) -> ColumnBlocks<'_> {
+    assert!(stride >= columns && columns > 0, "matrix stride {stride}, {columns} columns");
+    assert!(data.len().is_multiple_of(stride), "rows of {stride} values");
+    let rows = data.len() / stride;
+    ColumnBlocks { data: data.as_mut_ptr(), rows, columns, stride, block, slice: PhantomData }
 }
 
 // SAFETY: it hands out matrices over disjoint columns of a slice that it borrows exclusively.
@@ -93,7 +101,7 @@ unsafe impl<'a> Parts for ColumnBlocks<'a> {
             data: self.data.wrapping_add(first),
             rows: self.rows,
             columns: self.block.min(self.columns - first),
-            stride: self.columns,
+            stride: self.stride,
             slice: PhantomData,
         }
     }
@@ -108,7 +116,7 @@ fn check(len: usize, rows: usize, columns: usize, stride: usize) {
 }
 
 /// Columns of a tile.
-fn panel_width(isa: Isa) -> usize {
+pub(crate) fn panel_width(isa: Isa) -> usize {
     simd::lanes(isa) * TILE_VECTORS
 }
 
@@ -116,10 +124,10 @@ fn panel_width(isa: Isa) -> usize {
 /// k; columns beyond `n` are zero.
 #[derive(Clone, Debug)]
 pub struct PackedB {
-    data: Buffer,
+    pub(crate) data: Buffer,
     k: usize,
     n: usize,
-    isa: Isa,
+    pub(crate) isa: Isa,
 }
 
 impl PackedB {
@@ -295,7 +303,7 @@ impl Kernel for Gemm<'_> {
                     let b = b.data.as_ptr().add(here.0);
                     let a_start = a.data.as_ptr().wrapping_add(k0);
                     let c_start = c_data.wrapping_add(j);
-                    tile.down::<S>(s, a.rows, a_start, b, c_start);
+                    tile.down::<S>(s, a.rows, &[a_start], b, c_start);
                 }
             }
         }
@@ -364,7 +372,7 @@ impl Kernel for TransposedGemm<'_> {
             unsafe {
                 let b_start = b.data.as_ptr().wrapping_add(j);
                 let c_start = c_data.wrapping_add(j);
-                tile.down::<S>(s, c.rows, a.data.as_ptr(), b_start, c_start);
+                tile.down::<S>(s, c.rows, &[a.data.as_ptr()], b_start, c_start);
             }
         }
     }
@@ -372,32 +380,46 @@ impl Kernel for TransposedGemm<'_> {
 
 /// One register tile's walk: strides in values, and what to do at its end.
 #[derive(Clone, Copy)]
-struct Tile {
-    steps: usize,
-    a_row: usize,
-    a_step: usize,
-    b_step: usize,
-    c_row: usize,
+pub(crate) struct Tile {
+    /// Steps of k in each of A's segments.
+    pub steps: usize,
+    pub a_row: usize,
+    pub a_step: usize,
+    pub b_step: usize,
+    pub c_row: usize,
     /// Columns to store, at most a panel's.
-    columns: usize,
-    accumulate: bool,
-    bias: Option<*const f32>,
-    clamp: Option<Clamp>,
+    pub columns: usize,
+    pub accumulate: bool,
+    pub bias: Option<*const f32>,
+    pub clamp: Option<Clamp>,
     /// So many values from here on are asked for while the tiles are walked.
-    ahead: *const f32,
-    ahead_len: usize,
+    pub ahead: *const f32,
+    pub ahead_len: usize,
 }
 
 impl Tile {
     /// Tiles for `rows` rows of C, one below the other: as few as will do, of nearly equal height.
+    ///
+    /// A's columns lie in `segments`, each of `steps` columns; B has all their rows in turn.
+    ///
+    /// # Safety
+    /// Each segment must hold `rows` rows, B the panel's rows, C `rows` rows of `columns`.
     #[inline(always)]
-    unsafe fn down<S: Simd>(self, s: S, rows: usize, mut a: *const f32, b: *const f32, mut c: *mut f32) {
+    pub unsafe fn down<S: Simd>(
+        self,
+        s: S,
+        rows: usize,
+        segments: &[*const f32],
+        b: *const f32,
+        mut c: *mut f32,
+    ) {
         let narrow = self.columns <= S::LANES;
         let tiles = rows.div_ceil(S::TILE_ROWS);
         // Asked for evenly; less than a line a step: rather some lines twice than any too late.
-        let ahead_step = self.ahead_len.div_ceil((tiles * self.steps).max(1));
+        let steps = segments.len() * self.steps;
+        let ahead_step = self.ahead_len.div_ceil((tiles * steps).max(1));
         let mut ahead = self.ahead;
-        let mut left = rows;
+        let (mut left, mut a) = (rows, 0);
         for tile in 0..tiles {
             let height = left.div_ceil(tiles - tile);
             macro_rules! walk {
@@ -406,9 +428,9 @@ impl Tile {
                         // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
                         $($height if $height <= S::TILE_ROWS => unsafe {
                             if narrow {
-                                self.walk::<S, $height, 1>(s, a, b, c, ahead, ahead_step);
+                                self.walk::<S, $height, 1>(s, segments, a, b, c, ahead, ahead_step);
                             } else {
-                                self.walk::<S, $height, TILE_VECTORS>(s, a, b, c, ahead, ahead_step);
+                                self.walk::<S, $height, TILE_VECTORS>(s, segments, a, b, c, ahead, ahead_step);
                             }
                         },)*
                         _ => unreachable!("a tile has 1 to TILE_ROWS rows"),
@@ -416,19 +438,22 @@ impl Tile {
                 };
             }
             walk!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-            a = a.wrapping_add(height * self.a_row);
+            a += height * self.a_row;
             c = c.wrapping_add(height * self.c_row);
-            ahead = ahead.wrapping_add(ahead_step * self.steps);
+            ahead = ahead.wrapping_add(ahead_step * steps);
             left -= height;
         }
     }
 
-    /// One tile of `ROWS` rows and `VECTORS` vectors of columns.
+    /// One tile of `ROWS` rows and `VECTORS` vectors of columns; its rows of A begin `a` values
+    /// into each segment.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     unsafe fn walk<S: Simd, const ROWS: usize, const VECTORS: usize>(
         self,
         s: S,
-        a: *const f32,
+        segments: &[*const f32],
+        a: usize,
         b: *const f32,
         c: *mut f32,
         mut ahead: *const f32,
@@ -439,19 +464,22 @@ impl Tile {
         // `columns` columns only.
         unsafe {
             let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
-            let (mut a_at, mut b_at) = (a, b);
-            for _ in 0..self.steps {
-                let columns = simd::load_all::<S, false, VECTORS>(s, b_at, S::LANES);
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let scalar = s.splat(*a_at.add(row * self.a_row));
-                    for (sum, column) in sums.iter_mut().zip(columns) {
-                        *sum = s.mul_add(scalar, column, *sum);
+            let mut b_at = b;
+            for segment in segments {
+                let mut a_at = segment.wrapping_add(a);
+                for _ in 0..self.steps {
+                    let columns = simd::load_all::<S, false, VECTORS>(s, b_at, S::LANES);
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let scalar = s.splat(*a_at.add(row * self.a_row));
+                        for (sum, column) in sums.iter_mut().zip(columns) {
+                            *sum = s.mul_add(scalar, column, *sum);
+                        }
                     }
+                    s.prefetch(ahead);
+                    ahead = ahead.wrapping_add(ahead_step);
+                    a_at = a_at.wrapping_add(self.a_step);
+                    b_at = b_at.wrapping_add(self.b_step);
                 }
-                s.prefetch(ahead);
-                ahead = ahead.wrapping_add(ahead_step);
-                a_at = a_at.wrapping_add(self.a_step);
-                b_at = b_at.wrapping_add(self.b_step);
             }
             for (row, sums) in sums.into_iter().enumerate() {
                 for (v, sum) in sums.into_iter().enumerate() {

@@ -10,6 +10,7 @@
 pub mod activation;
 pub mod batch_norm;
 pub mod buffer;
+pub mod conv;
 pub mod depthwise;
 pub mod gemm;
 pub mod im2col;

@@ -3,12 +3,12 @@
 mod support;
 
 use mobilenet_kernels::depthwise::{
-    RowEpilogue, RowGeometry, accumulate_filter_gradient, by_tap, convolve_row, pixel_stride, turned,
+    Present, RowEpilogue, RowGeometry, accumulate_filter_gradient, by_tap, convolve_row, pixel_stride, turned,
 };
 use mobilenet_kernels::{Clamp, Isa};
 use mobilenet_reference::{Geometry, Pads, activation, conv, magnitudes, widen};
 use proptest::prelude::*;
-use support::{CHANNELS, Random, SENTINEL, assert_within, on_every_isa};
+use support::{CHANNELS, Random, SENTINEL, assert_within, on_every_isa, with_gaps};
 
 /// An image with zeros around it, as rows that may have gaps between pixels (of NaN: they must
 /// not matter).
@@ -65,6 +65,7 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
         output_stride: channels,
         stride: g.stride,
         dilation: g.dilation,
+        present: None,
     };
     let padded_size = (g.height + g.pads.top + g.pads.bottom, g.width + g.pads.left + g.pads.right);
     let padded = Padded::new(&x, (g.width, channels), 1, (g.pads.top, g.pads.left), padded_size, pixel);
@@ -86,6 +87,23 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
         exact = activation::relu(&exact, Some(f64::from(clamp.high)));
     }
     assert_within(&format!("{what}: forward"), &y, &exact, &magnitude, 9 + 2);
+
+    // The same from rows that have no padding of their own.
+    let bare = RowGeometry { present: Some(Present { left: g.pads.left, count: g.width }), ..rows };
+    let pixels = with_gaps(&x, channels, pixel, f32::NAN);
+    let zeros = vec![0.0; bare.input_len()];
+    for (row, y) in y.chunks_exact(outputs * channels).enumerate() {
+        let three = [0, 1, 2].map(|k| {
+            match (row * g.stride + k * g.dilation).checked_sub(g.pads.top) {
+                Some(input) if input < g.height => &pixels[input * g.width * pixel..][..bare.input_len()],
+                _ => &zeros,
+            }
+        });
+        let mut found = vec![0.0; outputs * channels];
+        let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp });
+        convolve_row(isa, bare, three, &taps, epilogue, &mut found);
+        assert_eq!(found, y, "{what}: bare rows");
+    }
 
     // The same with a gap between output pixels, which stays as it was.
     if gap > 0 {
@@ -201,6 +219,7 @@ fn rows_that_are_too_short_are_refused() {
             output_stride: 3,
             stride: 2,
             dilation: 1,
+            present: None,
         };
         let row = vec![0.0; g.input_len() - 1];
         let mut out = vec![0.0; 12];

@@ -3,13 +3,14 @@
 mod support;
 
 use mobilenet_kernels::Isa;
+use mobilenet_kernels::conv::{ConvGeometry, convolve_rows};
 use mobilenet_kernels::gemm::{
-    Epilogue, MatrixMut, MatrixRef, PackedB, gemm, gemm_transposed_accumulate, padded_stride,
+    Epilogue, MatrixMut, MatrixRef, PackedB, column_step, gemm, gemm_transposed_accumulate, padded_stride,
 };
 use mobilenet_kernels::im2col::{Windows, gather, scatter_add};
 use mobilenet_reference::{Geometry, Pads, conv, magnitudes, widen};
 use proptest::prelude::*;
-use support::{Random, assert_within, on_every_isa};
+use support::{Random, SENTINEL, assert_within, on_every_isa};
 
 /// The image with its zero padding.
 fn pad(x: &[f32], channels: usize, g: &Geometry) -> Vec<f32> {
@@ -65,6 +66,31 @@ fn check(isa: Isa, (inputs, outputs): (usize, usize), g: Geometry, strip: usize,
     let mut backward = PackedB::new(isa, outputs, patch);
     backward.pack(&arranged);
 
+    // Without patches, by rows; all columns or from the second panel on.
+    let geometry = ConvGeometry {
+        outputs: windows.outputs_wide(),
+        channels: inputs,
+        stride: g.stride,
+        dilation: g.dilation,
+    };
+    let row_len = windows.width * inputs;
+    let rows: Vec<[&[f32]; 3]> = (0..windows.outputs_high())
+        .map(|y| [0, 1, 2].map(|k| &padded[(y * g.stride + k * g.dilation) * row_len..][..row_len]))
+        .collect();
+    let mut by_rows = vec![0.0; pixels * outputs];
+    let out = MatrixMut::new(&mut by_rows, pixels, outputs, outputs);
+    convolve_rows(geometry, &rows, &forward, 0, out, Epilogue::default());
+    let second = column_step(isa);
+    if second < outputs {
+        let mut found = vec![SENTINEL; pixels * outputs];
+        let out = MatrixMut::new(&mut found, pixels, outputs - second, outputs);
+        convolve_rows(geometry, &rows, &forward, second, out, Epilogue::default());
+        for (found, expected) in found.chunks(outputs).zip(by_rows.chunks(outputs)) {
+            assert_eq!(found[..outputs - second], expected[second..], "{what}: columns");
+            assert!(found[outputs - second..].iter().all(|&v| v == SENTINEL), "{what}: beside them");
+        }
+    }
+
     let mut y = vec![0.0; pixels * outputs];
     let mut d_weight = vec![0.0; weight.len()];
     let mut d_padded = vec![0.0; padded.len()];
@@ -89,6 +115,7 @@ fn check(isa: Isa, (inputs, outputs): (usize, usize), g: Geometry, strip: usize,
     let exact = conv::conv2d(&x, &weight, inputs, outputs, &g);
     let magnitude = conv::conv2d(&ax, &aw, inputs, outputs, &g);
     assert_within(&format!("{what}: forward"), &y, &exact, &magnitude, patch + 4);
+    assert_within(&format!("{what}: by rows"), &by_rows, &exact, &magnitude, patch + 4);
 
     let exact = conv::conv2d_d_weight(&x, &d_y, inputs, outputs, &g);
     let magnitude = conv::conv2d_d_weight(&ax, &ad, inputs, outputs, &g);

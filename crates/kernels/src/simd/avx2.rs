@@ -32,6 +32,7 @@ unsafe fn mask(n: usize) -> __m256i {
 impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
     const TILE_ROWS: usize = 6;
 
     #[inline(always)]

@@ -28,6 +28,7 @@ fn mask(n: usize) -> __mmask16 {
 impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
     const TILE_ROWS: usize = 14;
 
     #[inline(always)]

@@ -20,6 +20,8 @@ pub(crate) trait Simd: Copy {
     type V: Copy;
     /// Number of f32 in a vector.
     const LANES: usize;
+    /// Number of registers for them.
+    const REGISTERS: usize;
     /// Rows of a GEMM tile: with [`TILE_VECTORS`] columns of vectors it fills the registers.
     const TILE_ROWS: usize;
 

@@ -21,6 +21,8 @@ fn zip<const LANES: usize>(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32
 impl<const LANES: usize, const ROWS: usize> Simd for Arrays<LANES, ROWS> {
     type V = [f32; LANES];
     const LANES: usize = LANES;
+    /// Those of what it stands for: AVX-512, or anything.
+    const REGISTERS: usize = if LANES == 16 { 32 } else { 16 };
     const TILE_ROWS: usize = ROWS;
 
     #[inline(always)]

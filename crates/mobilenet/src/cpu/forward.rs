@@ -264,7 +264,7 @@ pub(super) fn product(
 ) {
     let step = gemm::column_step(engine.isa);
     let block = (64usize).next_multiple_of(step);
-    let columns = gemm::column_blocks(output, b.n(), block);
+    let columns = gemm::column_blocks(output, (b.n(), b.n()), block);
     engine.pool.run(b.n().div_ceil(block), &mut engine.scratch, columns, |item, _, output| {
         gemm::gemm(MatrixRef::new(input, rows, b.k(), stride), b, item * block, output, epilogue);
     });

@@ -1,31 +1,23 @@
 //! Inference: batch normalisation folded into the filters, one pass over each block.
 //!
 //! A depthwise output never reaches memory: a strip of its rows is computed into the cache and goes
-//! from there into the product with the pointwise filter. With many images every thread takes whole
-//! images through all layers; with few, the rows (or, where those are few, the output channels) of
-//! each layer are shared out.
+//! from there into the product with the pointwise filter. The first stages, whose maps are large, are
+//! taken depth first (`strip.rs`). With many images every thread takes a few whole ones through all
+//! layers; with few, the rows (or, where those are few, the output channels) of each layer are shared
+//! out.
 
-use mobilenet_kernels::depthwise::{self, RowEpilogue, RowGeometry};
-use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut};
 use mobilenet_kernels::parallel::chunks;
-use mobilenet_kernels::{Buffer, Clamp, Isa, im2col, pooling};
+use mobilenet_kernels::{Buffer, pooling};
 
-use super::forward::{padded_row_len, product, ring_rows};
-use super::rows::{Ring, Source, chunk_pixels, row_geometry, windows};
+use super::forward::product;
+use super::plan::{Plan, Stage};
+use super::stage::Padded;
+use super::strip::{self, Kept, depth_first, output_stride};
 use super::timing::{CLASSIFIER, Pass};
-use super::{Conv, CpuExecutor, Engine, Input, Scratch, Stored};
-use crate::architecture::{Layer, Operator, Shape};
+use super::{CpuExecutor, Engine, Input};
+use crate::architecture::{Operator, Shape};
 use crate::tensor::Tensor;
-
-/// Folded and packed weights, as far as they were needed: the first stages, in order, and the
-/// classifier. Whoever changes parameters says so with [`CpuExecutor::forget_folded`].
-#[derive(Debug)]
-pub(super) struct Plan {
-    isa: Isa,
-    clamp: Clamp,
-    stages: Vec<Stage>,
-    classifier: Option<PackedB>,
-}
 
 /// What becomes of an image behind the last stage that it is taken through.
 #[derive(Clone, Copy)]
@@ -36,28 +28,23 @@ pub(super) enum End {
     Map,
 }
 
-/// A full convolution, or a depthwise one with the pointwise one behind it.
-#[derive(Debug)]
-struct Stage {
-    depthwise: Option<Depthwise>,
-    /// The layer whose filter is `packed`: `conv_*` or `pointwise_*`.
-    layer: Layer,
-    packed: PackedB,
-    bias: Vec<f32>,
-}
-
-#[derive(Debug)]
-struct Depthwise {
-    layer: Layer,
-    taps: Vec<f32>,
-    bias: Vec<f32>,
-}
-
-/// Feature maps between stages: one pair for the images that all threads share, one pair a thread.
+/// Feature maps between stages of the images that all threads share, and what the classifier reads.
 #[derive(Debug, Default)]
 pub(super) struct Activations {
-    shared: [Buffer; 2],
+    maps: [Buffer; 2],
     pooled: Buffer,
+}
+
+/// One thread's memory for inference.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Of the stages that are taken depth first.
+    kept: Vec<Kept>,
+    /// Feature maps between the others.
+    maps: [Buffer; 2],
+    patches: Buffer,
+    padded: Padded,
+    sums: Vec<f64>,
 }
 
 impl CpuExecutor {
@@ -136,315 +123,191 @@ impl CpuExecutor {
         let Self { engine, plan, inference, timing, .. } = self;
         let plan = &*plan;
         let stages = &plan.stages[..stages];
-        let input_len = self.architecture.input_shape().len();
+        let image_len = self.architecture.input_shape().len();
         let threads = engine.pool.threads();
-        // Whole images for each thread as long as there are enough for all.
-        let whole = match threads {
-            _ if timing.is_on() => 0,
-            1 => batch,
-            _ => batch / threads * threads,
-        };
-        let largest = stages.iter().map(|stage| stage.layer.output.len()).max().unwrap_or(0);
-        let last = stages.last().map_or(0, |stage| stage.layer.output.len());
-        if whole > 0 {
-            engine.pool.run(whole, &mut engine.scratch, chunks(output, stride), |image, scratch, row| {
-                let Scratch { gradient, output, .. } = scratch;
-                let (mut current, mut next) = (std::mem::take(gradient), std::mem::take(output));
-                for (index, stage) in stages.iter().enumerate() {
-                    let source = match index {
-                        0 => &images[image * input_len..][..input_len],
-                        _ => &current[..stage.input().len()],
-                    };
-                    let shape = stage.layer.output;
-                    let output = &mut next.at_least(largest)[..shape.len()];
-                    stage.rows(plan, source, 0, output, scratch);
-                    std::mem::swap(&mut current, &mut next);
-                }
-                end.write(&current[..last], scratch, row);
-                (scratch.gradient, scratch.output) = (current, next);
+        // Layers can be told apart only where one follows the other.
+        let first = if timing.is_on() { 1 } else { depth_first(stages) };
+        // A few whole images for each thread as long as there are enough for all.
+        let most = group_of(stages);
+        let mut done = 0;
+        while !timing.is_on() && batch - done >= threads {
+            let group = ((batch - done) / threads).min(most);
+            let items = (batch - done) / (group * threads) * threads;
+            let count = items * group;
+            let images = &images[done * image_len..][..count * image_len];
+            let rows = &mut output[done * stride..][..count * stride];
+            let rows = chunks(rows, group * stride);
+            engine.pool.run(items, &mut engine.scratch, rows, |item, scratch, rows| {
+                let images = &images[item * group * image_len..][..group * image_len];
+                let memory = &mut scratch.inference;
+                run_group(plan, stages, first, (images, image_len), memory, |index, map, sums| {
+                    end.write(map, sums, &mut rows[index * stride..][..stride]);
+                });
             });
+            done += count;
         }
-        for image in whole..batch {
-            let [current, next] = &mut inference.shared;
-            for (index, stage) in stages.iter().enumerate() {
-                let source = match index {
-                    0 => &images[image * input_len..][..input_len],
-                    _ => &current[..stage.input().len()],
-                };
-                let output = &mut next.at_least(largest)[..stage.layer.output.len()];
+        for image in done..batch {
+            let pixels = &images[image * image_len..][..image_len];
+            let [current, next] = &mut inference.maps;
+            let start = timing.start();
+            spread_strip(plan, stages, first, engine, pixels, next);
+            timing.stop(start, Pass::Infer, &stages[first - 1].layer.name);
+            std::mem::swap(current, next);
+            for (index, stage) in stages.iter().enumerate().skip(first) {
                 let start = timing.start();
-                stage.spread(plan, engine, source, output);
+                stage.spread(plan, engine, current, (next, output_stride(stage, stages.get(index + 1))));
                 timing.stop(start, Pass::Infer, &stage.layer.name);
                 std::mem::swap(current, next);
             }
-            let row = &mut output[image * stride..][..stride];
-            end.write(&current[..last], &mut engine.scratch[0], row);
+            let last = stages.last().map_or(0, |stage| stage.layer.output.len());
+            let sums = &mut engine.scratch[0].inference.sums;
+            end.write(&current[..last], sums, &mut output[image * stride..][..stride]);
         }
     }
+}
 
-    /// Drops what was folded from parameters that may have changed: all but the frozen stages.
-    pub(super) fn forget_folded(&mut self) {
-        self.plan.stages.truncate(self.frozen.stages);
-        self.plan.classifier = None;
+/// A few pixels waste most of a tile, and take as many weights as many pixels would.
+const FEW_PIXELS: usize = 49;
+
+fn has_few_pixels(stage: &Stage) -> bool {
+    stage.layer.output.pixels() <= FEW_PIXELS
+}
+
+/// How many images to take through the last stages together.
+fn group_of(stages: &[Stage]) -> usize {
+    /// Pixels that are worth reading a panel of weights for.
+    const PIXELS: usize = 196;
+    const MOST: usize = 8;
+    match stages.last() {
+        Some(last) if last.depthwise.is_some() => (PIXELS / last.layer.output.pixels()).clamp(1, MOST),
+        _ => 1,
     }
+}
 
-    /// Drops everything that was folded.
-    pub(super) fn forget_all_folded(&mut self) {
-        self.plan.stages.clear();
-        self.plan.classifier = None;
-    }
-
-    /// Folds each batch normalisation into the filter before it, in the first `stages` stages, and
-    /// packs the filters; also the classifier's, if it is asked for. What is done already stays.
-    /// The parts are shared out over the threads.
-    fn fold(&mut self, stages: usize, classifier: bool) {
-        let Self { engine, plan, convs, parameters, .. } = self;
-        let ends = |conv: &Conv| conv.layer.operator != Operator::Depthwise;
-        let groups: Vec<&[Conv]> = convs.split_inclusive(ends).take(stages).skip(plan.stages.len()).collect();
-        let classifier = Some(&self.classifier).filter(|_| classifier && plan.classifier.is_none());
-        let items = groups.len() + usize::from(classifier.is_some());
-        if items == 0 {
-            return;
+/// Takes images through all stages on one thread: each alone as long as its maps are large, then all
+/// together. Calls `end(index, last map, scratch)` for each.
+fn run_group(
+    plan: &Plan,
+    stages: &[Stage],
+    first: usize,
+    (images, image_len): (&[f32], usize),
+    memory: &mut Memory,
+    mut end: impl FnMut(usize, &[f32], &mut Vec<f64>),
+) {
+    let Memory { kept, maps: [current, next], patches, padded, sums } = memory;
+    let count = images.len() / image_len;
+    // From here on the product's rows are those of all images.
+    let few = |stage: &Stage| has_few_pixels(stage) && stage.depthwise.is_some();
+    let together = match stages.iter().rposition(|stage| !few(stage)) {
+        Some(last) if count > 1 => (last + 1).max(first),
+        _ => stages.len(),
+    };
+    let stride_of = |index: usize| output_stride(&stages[index], stages.get(index + 1));
+    for (image, pixels) in images.chunks_exact(image_len).enumerate() {
+        let Shape { height, width, .. } = stages[first - 1].layer.output;
+        let stride = stride_of(first - 1);
+        let map = next.at_least(height * width * stride);
+        strip::rows(plan, &stages[..first], kept, pixels, 0..height, (map, stride));
+        std::mem::swap(current, next);
+        for (index, stage) in stages.iter().enumerate().take(together).skip(first) {
+            let Shape { height, width, .. } = stage.layer.output;
+            let stride = stride_of(index);
+            let output = next.at_least(height * width * stride);
+            padded.start(0);
+            let mut map = stage.map(current);
+            stage.rows(plan, &mut map, 0..height, (output, stride), (&mut *patches, &mut *padded));
+            std::mem::swap(current, next);
         }
-        let mut parts: Vec<Part> = std::iter::repeat_with(|| Part::None).take(items).collect();
-        let (isa, epsilon) = (engine.isa, f64::from(self.architecture.conventions.bn_epsilon));
-        engine.pool.run(items, &mut engine.scratch, chunks(&mut parts, 1), |item, _, part| {
-            part[0] = match (groups.get(item), classifier) {
-                (Some(convs), _) => Stage::folded(isa, convs, parameters, epsilon)
-                    .map_or(Part::None, |stage| Part::Stage(Box::new(stage))),
-                (None, Some(classifier)) => {
-                    let mut packed = PackedB::new(isa, classifier.features, classifier.outputs);
-                    packed.pack_transposed(&parameters[classifier.weight].value);
-                    Part::Classifier(packed)
-                }
-                (None, None) => Part::None,
-            };
-        });
-        for part in parts {
-            match part {
-                Part::Stage(stage) => plan.stages.push(*stage),
-                Part::Classifier(packed) => plan.classifier = Some(packed),
-                Part::None => {}
+        match stages.get(together) {
+            Some(stage) => stage.read(plan, current, (image, count), patches),
+            None => end(image, &current[..stages[stages.len() - 1].layer.output.len()], sums),
+        }
+    }
+    for (index, stage) in stages.iter().enumerate().skip(together) {
+        let Shape { height, width, channels } = stage.layer.output;
+        let (pixels, stride) = (count * height * width, stride_of(index));
+        let output = next.at_least(pixels * stride);
+        stage.multiply(plan, patches, pixels, (0, MatrixMut::new(output, pixels, channels, stride)));
+        std::mem::swap(current, next);
+        for (image, map) in current[..pixels * stride].chunks_exact(height * width * stride).enumerate() {
+            match stages.get(index + 1) {
+                Some(next) => next.read(plan, map, (image, count), patches),
+                None => end(image, map, sums),
             }
         }
     }
 }
 
-/// What one item of folding makes.
-enum Part {
-    None,
-    Stage(Box<Stage>),
-    Classifier(PackedB),
-}
-
-impl End {
-    fn write(self, map: &[f32], scratch: &mut Scratch, row: &mut [f32]) {
-        match self {
-            Self::Pool(features) => {
-                scratch.sums.resize(features, 0.0);
-                pooling::global_average(map, &mut scratch.sums, &mut row[..features]);
-            }
-            Self::Map => row.copy_from_slice(map),
-        }
-    }
-}
-
-/// A batch normalisation by its running statistics: what each output's filter is multiplied with,
-/// and the bias.
-struct Folding {
-    scale: Vec<f64>,
-    bias: Vec<f32>,
-}
-
-impl Folding {
-    fn of(conv: &Conv, parameters: &[Stored], epsilon: f64) -> Self {
-        let (gamma, beta) = (&parameters[conv.gamma].value, &parameters[conv.beta].value);
-        let variances = conv.running_var.iter().map(|&variance| (f64::from(variance) + epsilon).sqrt());
-        let scale: Vec<f64> =
-            gamma.iter().zip(variances).map(|(&g, deviation)| f64::from(g) / deviation).collect();
-        let shift = conv.running_mean.iter().zip(&scale).map(|(&mean, scale)| f64::from(mean) * scale);
-        let bias = beta.iter().zip(shift).map(|(&beta, shift)| (f64::from(beta) - shift) as f32).collect();
-        Self { scale, bias }
-    }
-}
-
-impl Plan {
-    /// Nothing is folded yet.
-    pub fn new(isa: Isa, clamp: Clamp) -> Self {
-        Self { isa, clamp, stages: Vec::new(), classifier: None }
-    }
+/// Takes one image through the first `count` stages, the output rows of the last one shared out over
+/// the threads. At the seams each thread makes the few rows before that it needs itself.
+fn spread_strip(
+    plan: &Plan,
+    stages: &[Stage],
+    count: usize,
+    engine: &mut Engine,
+    image: &[f32],
+    output: &mut Buffer,
+) {
+    let last = &stages[count - 1];
+    let Shape { height, width, .. } = last.layer.output;
+    let stride = output_stride(last, stages.get(count));
+    let rows = height.div_ceil(engine.pool.threads());
+    let parts = chunks(output.at_least(height * width * stride), rows * width * stride);
+    engine.pool.run(height.div_ceil(rows), &mut engine.scratch, parts, |item, scratch, output| {
+        let rows = item * rows..height.min((item + 1) * rows);
+        strip::rows(plan, &stages[..count], &mut scratch.inference.kept, image, rows, (output, stride));
+    });
 }
 
 impl Stage {
-    /// The stage of `convs`: a full convolution, or a depthwise one and a pointwise one.
-    fn folded(isa: Isa, convs: &[Conv], parameters: &[Stored], epsilon: f64) -> Option<Self> {
-        let (last, before) = convs.split_last()?;
-        let depthwise = before.last().map(|conv| {
-            let Folding { scale, bias } = Folding::of(conv, parameters, epsilon);
-            let filter = &parameters[conv.weight].value;
-            let per_output = filter.len() / scale.len();
-            let scaled: Vec<f32> = filter
-                .chunks_exact(per_output)
-                .zip(&scale)
-                .flat_map(|(filter, scale)| filter.iter().map(move |&w| (f64::from(w) * scale) as f32))
-                .collect();
-            let mut taps = vec![0.0; scaled.len()];
-            depthwise::by_tap(&scaled, conv.layer.output.channels, &mut taps);
-            Depthwise { layer: conv.layer.clone(), taps, bias }
-        });
-        let layer = last.layer.clone();
-        let Folding { scale, bias } = Folding::of(last, parameters, epsilon);
-        let filter = &parameters[last.weight].value;
-        let packed = match layer.operator {
-            Operator::Pointwise => {
-                let mut packed = PackedB::new(isa, layer.input.channels, layer.output.channels);
-                packed.pack_transposed_scaled(filter, &scale);
-                packed
-            }
-            _ => super::forward::pack_conv(isa, &layer, |at, output| {
-                (f64::from(filter[at]) * scale[output]) as f32
-            }),
-        };
-        Some(Self { depthwise, layer, packed, bias })
-    }
-
-    /// The shape that the stage reads.
-    fn input(&self) -> Shape {
-        self.depthwise.as_ref().map_or(self.layer.input, |depthwise| depthwise.layer.input)
-    }
-
     /// Shares one image's stage out over the threads.
-    fn spread(&self, plan: &Plan, engine: &mut Engine, input: &[f32], output: &mut [f32]) {
+    fn spread(&self, plan: &Plan, engine: &mut Engine, input: &[f32], (output, stride): (&mut Buffer, usize)) {
         let Shape { height, width, channels } = self.layer.output;
+        let output = output.at_least(height * width * stride);
         let threads = engine.pool.threads();
-        // A few pixels a thread waste most of a tile: then the channels are shared out instead.
-        const FEW_PIXELS: usize = 49;
-        if threads > 1 && height * width <= FEW_PIXELS {
+        let map = self.map(input);
+        if threads > 1 && has_few_pixels(self) {
             let step = gemm::column_step(plan.isa);
             let block = channels.div_ceil(threads).next_multiple_of(step);
-            let columns = gemm::column_blocks(output, channels, block);
-            engine.pool.run(
-                channels.div_ceil(block),
-                &mut engine.scratch,
-                columns,
-                |item, scratch, output| {
-                    self.columns(plan, input, item * block, output, scratch);
-                },
-            );
+            let columns = gemm::column_blocks(output, (channels, stride), block);
+            let items = channels.div_ceil(block);
+            engine.pool.run(items, &mut engine.scratch, columns, |item, scratch, output| {
+                let Memory { patches, padded, .. } = &mut scratch.inference;
+                padded.start(0);
+                self.product(plan, &mut { map }, 0..height, (item * block, output), (patches, padded));
+            });
             return;
         }
-        let rows = height.div_ceil(if height >= 56 { 2 * threads } else { threads });
-        let parts = chunks(output, rows * width * channels);
+        let rows = height.div_ceil(threads);
+        let parts = chunks(output, rows * width * stride);
         engine.pool.run(height.div_ceil(rows), &mut engine.scratch, parts, |item, scratch, output| {
-            self.rows(plan, input, item * rows, output, scratch);
+            let Memory { patches, padded, .. } = &mut scratch.inference;
+            let rows = item * rows..height.min((item + 1) * rows);
+            padded.start(self.reach(rows.start).start);
+            self.rows(plan, &mut { map }, rows, (output, stride), (patches, padded));
         });
     }
 
-    fn epilogue(&self, plan: &Plan) -> Epilogue<'_> {
-        Epilogue { bias: Some(&self.bias), clamp: Some(plan.clamp) }
+    /// Makes the patches of one image of `count` beside those of the others.
+    fn read(&self, plan: &Plan, map: &[f32], (image, count): (usize, usize), patches: &mut Buffer) {
+        let Shape { height, width, .. } = self.layer.output;
+        let stride = self.patch_stride(plan.isa);
+        let len = height * width * stride;
+        let patches = &mut patches.at_least(count * len)[image * len..][..len];
+        if let Some(depthwise) = &self.depthwise {
+            depthwise.rows(plan, &mut self.map(map), 0..height, patches, stride);
+        }
     }
+}
 
-    /// The output rows from `first_row` on that fit into `output`.
-    fn rows(&self, plan: &Plan, input: &[f32], first_row: usize, output: &mut [f32], scratch: &mut Scratch) {
-        let Shape { width, channels, .. } = self.layer.output;
-        let k = self.packed.k();
-        let stride = gemm::padded_stride(plan.isa, k);
-        let together = (chunk_pixels(stride.max(channels)) / width).max(1);
-        self.patches(
-            plan,
-            input,
-            first_row,
-            output.len() / (width * channels),
-            together,
-            scratch,
-            |first, patches| {
-                let start = (first - first_row) * width * channels;
-                let pixels = patches.len() / stride;
-                let output = &mut output[start..start + pixels * channels];
-                let a = MatrixRef::new(patches, pixels, k, stride);
-                gemm::gemm(
-                    a,
-                    &self.packed,
-                    0,
-                    MatrixMut::new(output, pixels, channels, channels),
-                    self.epilogue(plan),
-                );
-            },
-        );
-    }
-
-    /// All pixels, for the output channels from `first_column` on that `output` has.
-    fn columns(
-        &self,
-        plan: &Plan,
-        input: &[f32],
-        first_column: usize,
-        output: MatrixMut,
-        scratch: &mut Scratch,
-    ) {
-        let k = self.packed.k();
-        let stride = gemm::padded_stride(plan.isa, k);
-        let height = self.layer.output.height;
-        let mut output = Some(output);
-        self.patches(plan, input, 0, height, height, scratch, |_, patches| {
-            if let Some(output) = output.take() {
-                let a = MatrixRef::new(patches, patches.len() / stride, k, stride);
-                gemm::gemm(a, &self.packed, first_column, output, self.epilogue(plan));
+impl End {
+    fn write(self, map: &[f32], sums: &mut Vec<f64>, row: &mut [f32]) {
+        match self {
+            Self::Pool(features) => {
+                sums.resize(features, 0.0);
+                pooling::global_average(map, sums, &mut row[..features]);
             }
-        });
-    }
-
-    /// Makes what the product reads, for output rows `first..first + rows`, `together` rows at a
-    /// time: patches of the input, or the depthwise output. Calls `f(first row, patches)`.
-    #[allow(clippy::too_many_arguments)]
-    fn patches(
-        &self,
-        plan: &Plan,
-        input: &[f32],
-        first: usize,
-        rows: usize,
-        together: usize,
-        scratch: &mut Scratch,
-        mut f: impl FnMut(usize, &[f32]),
-    ) {
-        let isa = plan.isa;
-        let stride = gemm::padded_stride(isa, self.packed.k());
-        let width = self.layer.output.width;
-        let Scratch { input: memory, patches, .. } = scratch;
-        let patches = patches.at_least(together.min(rows) * width * stride);
-        let groups = (first..first + rows).step_by(together).map(|y| (y, together.min(first + rows - y)));
-        let source = Source { isa, values: input, shape: self.input(), affine: None, clamp: plan.clamp };
-        let Some(Depthwise { layer, taps, bias }) = &self.depthwise else {
-            let windows = windows(&self.layer);
-            let padded = memory.at_least(windows.image_len());
-            source.load_padded(&self.layer, windows, padded);
-            for (y, rows) in groups {
-                let patches = &mut patches[..rows * width * stride];
-                im2col::gather(windows, padded, y * width, rows * width, patches, stride);
-                f(y, patches);
-            }
-            return;
-        };
-        let geometry = RowGeometry { output_stride: stride, ..row_geometry(layer) };
-        let pixel = geometry.pixel_stride;
-        let row_len = padded_row_len(layer);
-        let memory = memory.at_least(Ring::memory(row_len, layer.dilation));
-        let mut ring =
-            Ring::new(memory, row_len, layer.pads.left * pixel, layer.dilation, layer.input.height);
-        ring.skip_to(ring_rows(layer, first)[0]);
-        let epilogue = RowEpilogue { bias, clamp: plan.clamp };
-        for (y, rows) in groups {
-            let patches = &mut patches[..rows * width * stride];
-            for (index, patches) in patches.chunks_exact_mut(width * stride).enumerate() {
-                let at = ring_rows(layer, y + index);
-                ring.advance(at[2], |row, pixels| {
-                    let width = layer.input.width;
-                    source.load(row * width..(row + 1) * width, pixels, pixel);
-                });
-                let rows = at.map(|row| ring.row(row));
-                depthwise::convolve_row(isa, geometry, rows, taps, Some(epilogue), patches);
-            }
-            f(y, patches);
+            Self::Map => row.copy_from_slice(map),
         }
     }
 }

@@ -3,7 +3,10 @@
 //! | file | what |
 //! |---|---|
 //! | `rows.rs` | what the next layer reads: activated rows, padded rows and images |
-//! | `inference.rs` | folded weights, and the pass over blocks |
+//! | `plan.rs` | weights folded and packed for inference |
+//! | `stage.rs` | inference: one block on one thread |
+//! | `strip.rs` | inference: the first blocks, depth first |
+//! | `inference.rs` | inference: the pass over all blocks, on all threads |
 //! | `forward.rs` | training mode: raw outputs, batch statistics |
 //! | `backward.rs` | gradients |
 //! | `timing.rs` | how long each layer takes |
@@ -14,7 +17,10 @@
 mod backward;
 mod forward;
 mod inference;
+mod plan;
 mod rows;
+mod stage;
+mod strip;
 mod timing;
 
 use mobilenet_kernels::parallel::Pool;
@@ -49,7 +55,7 @@ pub struct CpuExecutor {
     parameters: Vec<Stored>,
     training: forward::Training,
     /// Folded weights, as far as no parameter has changed since they were made.
-    plan: inference::Plan,
+    plan: plan::Plan,
     inference: inference::Activations,
     dropout_seed: u64,
     frozen: Frozen,
@@ -98,6 +104,7 @@ struct Scratch {
     patches: Buffer,
     output: Buffer,
     sums: Vec<f64>,
+    inference: inference::Memory,
 }
 
 /// A convolution with its batch normalisation: indices into the parameters, and running statistics.
@@ -184,7 +191,7 @@ impl CpuExecutor {
             classifier: Classifier { features: 0, outputs: 0, weight: 0, bias: 0 },
             parameters: Vec::new(),
             training: forward::Training::default(),
-            plan: inference::Plan::new(isa, clamp),
+            plan: plan::Plan::new(isa, clamp),
             inference: inference::Activations::default(),
             dropout_seed: 0,
             frozen: Frozen::default(),

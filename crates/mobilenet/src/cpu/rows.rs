@@ -81,6 +81,7 @@ pub(super) fn row_geometry(layer: &Layer) -> RowGeometry {
         output_stride: layer.input.channels,
         stride: layer.stride,
         dilation: layer.dilation,
+        present: None,
     }
 }
 

@@ -1,0 +1,115 @@
+//! Full 3×3 convolution by rows, straight from padded input rows: the sum over the taps runs in the
+//! registers of the product's tile, so that no patch is ever written.
+
+use crate::gemm::{Epilogue, MatrixMut, PackedB, Tile, panel_width};
+use crate::simd::{Kernel, Simd, TILE_VECTORS, dispatch};
+
+/// How a row of output pixels reads a padded input row without gaps between its pixels: output x,
+/// tap k reads pixel `x * stride + k * dilation`.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvGeometry {
+    /// Pixels of an output row.
+    pub outputs: usize,
+    /// Channels of an input pixel.
+    pub channels: usize,
+    /// Pixels between neighbouring outputs.
+    pub stride: usize,
+    /// Pixels between neighbouring taps.
+    pub dilation: usize,
+}
+
+impl ConvGeometry {
+    /// Values that a padded input row must have.
+    pub fn input_len(&self) -> usize {
+        match self.outputs {
+            0 => 0,
+            outputs => ((outputs - 1) * self.stride + 2 * self.dilation + 1) * self.channels,
+        }
+    }
+}
+
+/// Rows of output pixels, each from three padded input rows. Row y·outputs + x of `output` is
+/// `epilogue(Σ inputs[y][ky][x·stride + kx·dilation][c] · filter[[ky][kx][c]])`, for the columns
+/// `first_column..first_column + output.columns` of the filter.
+///
+/// # Panics
+/// If a length does not fit, or `first_column` is not a multiple of [`crate::gemm::column_step`].
+pub fn convolve_rows(
+    geometry: ConvGeometry,
+    inputs: &[[&[f32]; 3]],
+    filter: &PackedB,
+    first_column: usize,
+    output: MatrixMut,
+    epilogue: Epilogue,
+) {
+    assert_eq!(filter.k(), 9 * geometry.channels, "rows of the filter: [3][3][channels]");
+    let needed = geometry.input_len();
+    for row in inputs.as_flattened() {
+        assert!(row.len() >= needed, "padded row of {} values, {needed} needed", row.len());
+    }
+    assert_eq!(output.rows, inputs.len() * geometry.outputs, "rows of pixels of the output");
+    let step = panel_width(filter.isa);
+    assert!(
+        first_column.is_multiple_of(step) && first_column + output.columns <= filter.n(),
+        "columns of the output against the filter's"
+    );
+    if let Some(bias) = epilogue.bias {
+        assert_eq!(bias.len(), filter.n(), "values of the bias against columns of the filter");
+    }
+    // SAFETY: the rows are as long as the geometry needs; the filter's panels from `first_column` on
+    // cover the output's columns, and so does the bias.
+    unsafe { dispatch(filter.isa, ConvolveRows { geometry, inputs, filter, first_column, output, epilogue }) }
+}
+
+struct ConvolveRows<'a> {
+    geometry: ConvGeometry,
+    inputs: &'a [[&'a [f32]; 3]],
+    filter: &'a PackedB,
+    first_column: usize,
+    output: MatrixMut<'a>,
+    epilogue: Epilogue<'a>,
+}
+
+impl Kernel for ConvolveRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let Self { geometry, inputs, filter, first_column, output, epilogue } = self;
+        let ConvGeometry { outputs, channels, stride, dilation } = geometry;
+        // Neighbouring taps are one run of values, those of a dilated filter three.
+        let runs = if dilation == 1 { 1 } else { 3 };
+        let width = S::LANES * TILE_VECTORS;
+        for j in (0..output.columns).step_by(width) {
+            let column = first_column + j;
+            let tile = Tile {
+                steps: 3 * channels / runs,
+                a_row: stride * channels,
+                a_step: 1,
+                b_step: width,
+                c_row: output.stride,
+                columns: width.min(output.columns - j),
+                accumulate: false,
+                bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
+                clamp: epilogue.clamp,
+                ahead: filter.data.as_ptr(),
+                ahead_len: 0,
+            };
+            for (y, rows) in inputs.iter().enumerate() {
+                let mut segments = [rows[0].as_ptr(); 9];
+                for (ky, row) in rows.iter().enumerate() {
+                    for run in 0..runs {
+                        segments[ky * runs + run] = row.as_ptr().wrapping_add(run * dilation * channels);
+                    }
+                }
+                let to = output.data.wrapping_add(y * outputs * output.stride + j);
+                // SAFETY: `convolve_rows` checked inputs, panels and bias, and that the output has
+                // so many rows of its stride.
+                unsafe {
+                    let b = filter.data.as_ptr().add(column * filter.k());
+                    tile.down::<S>(s, outputs, &segments[..3 * runs], b, to);
+                }
+            }
+        }
+    }
+}

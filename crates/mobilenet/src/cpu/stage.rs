@@ -1,0 +1,242 @@
+//! One stage of inference on one thread: rows of a feature map in, rows of the next one out.
+//!
+//! The pixels of a map that a depthwise convolution reads are [`depthwise::pixel_stride`] apart, those
+//! of any other map follow one another.
+
+use std::ops::Range;
+
+use mobilenet_kernels::conv::{self, ConvGeometry};
+use mobilenet_kernels::depthwise::{self, Present, RowEpilogue, RowGeometry};
+use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef};
+use mobilenet_kernels::{Buffer, Isa};
+
+use super::forward::ring_rows;
+use super::plan::{Depthwise, Plan, Stage};
+use super::rows::row_geometry;
+use crate::architecture::Shape;
+
+/// Rows of the feature map that a stage reads.
+pub(super) trait Rows {
+    /// Has the rows before `end` made, as far as they are not yet.
+    fn make(&mut self, end: usize);
+
+    /// A row that has been made and is not further back than the next stage reaches.
+    fn row(&self, y: usize) -> &[f32];
+}
+
+/// A feature map that is there as a whole.
+#[derive(Clone, Copy)]
+pub(super) struct Map<'a> {
+    pub values: &'a [f32],
+    pub row_len: usize,
+}
+
+impl Rows for Map<'_> {
+    fn make(&mut self, _: usize) {}
+
+    fn row(&self, y: usize) -> &[f32] {
+        &self.values[y * self.row_len..][..self.row_len]
+    }
+}
+
+/// The padded input rows of a full convolution that are needed at a time. Their padding is written
+/// never, so it stays zero; the last row is zero altogether.
+#[derive(Debug, Default)]
+pub(super) struct Padded {
+    rows: Buffer,
+    loaded: usize,
+}
+
+impl Padded {
+    /// Starts at input row `first`.
+    pub fn start(&mut self, first: usize) {
+        self.loaded = first;
+    }
+}
+
+/// Most rows of a full convolution at a time.
+const MOST_ROWS: usize = 16;
+
+/// Rows of a depthwise convolution at a time.
+pub(super) const ROWS: usize = 4;
+
+impl Stage {
+    /// The shape that the stage reads.
+    pub fn input(&self) -> Shape {
+        self.depthwise.as_ref().map_or(self.layer.input, |depthwise| depthwise.layer.input)
+    }
+
+    /// Values from one pixel that the stage reads to the next.
+    pub fn input_stride(&self) -> usize {
+        match &self.depthwise {
+            Some(depthwise) => depthwise::pixel_stride(depthwise.layer.input.channels),
+            None => self.layer.input.channels,
+        }
+    }
+
+    /// The whole map that the stage reads.
+    pub fn map<'a>(&self, values: &'a [f32]) -> Map<'a> {
+        let Shape { height, width, .. } = self.input();
+        let row_len = width * self.input_stride();
+        Map { values: &values[..height * row_len], row_len }
+    }
+
+    /// The first input row that output row `y` reads, and the one behind the last.
+    pub fn reach(&self, y: usize) -> Range<usize> {
+        let layer = self.depthwise.as_ref().map_or(&self.layer, |depthwise| &depthwise.layer);
+        let [first, _, last] = ring_rows(layer, y);
+        let inside = |row: isize| row.clamp(0, layer.input.height as isize) as usize;
+        inside(first)..inside(last + 1)
+    }
+
+    /// Input rows that are read at a time.
+    pub fn reaches_over(&self) -> usize {
+        match &self.depthwise {
+            Some(Depthwise { layer, .. }) => (ROWS - 1) * layer.stride + 2 * layer.dilation + 1,
+            // (Each is copied as soon as it is made.)
+            None => 1,
+        }
+    }
+
+    /// Values from one row of the product's left side to the next.
+    pub fn patch_stride(&self, isa: Isa) -> usize {
+        gemm::padded_stride(isa, self.packed.k())
+    }
+
+    /// Output rows whose patches and results stay in the second-level cache beside the weights.
+    fn together(&self, isa: Isa) -> usize {
+        /// Values: half a megabyte.
+        const PATCHES: usize = 128 * 1024;
+        let Shape { width, channels, .. } = self.layer.output;
+        let rows = PATCHES / (width * self.patch_stride(isa).max(channels));
+        if self.depthwise.is_some() { rows.max(1) } else { rows.clamp(1, MOST_ROWS) }
+    }
+
+    /// Makes the output rows `rows`; their pixels are `stride` apart in `output`.
+    pub fn rows(
+        &self,
+        plan: &Plan,
+        input: &mut dyn Rows,
+        rows: Range<usize>,
+        (output, stride): (&mut [f32], usize),
+        (patches, padded): (&mut Buffer, &mut Padded),
+    ) {
+        let Shape { width, channels, .. } = self.layer.output;
+        let together = self.together(plan.isa);
+        for y in rows.clone().step_by(together) {
+            let group = y..rows.end.min(y + together);
+            let pixels = group.len() * width;
+            let output = &mut output[(y - rows.start) * width * stride..][..pixels * stride];
+            let output = MatrixMut::new(output, pixels, channels, stride);
+            self.product(plan, input, group, (0, output), (&mut *patches, &mut *padded));
+        }
+    }
+
+    /// The output rows `rows` at once, for the channels from `first_column` on that `output` has.
+    pub fn product(
+        &self,
+        plan: &Plan,
+        input: &mut dyn Rows,
+        rows: Range<usize>,
+        (first_column, output): (usize, MatrixMut),
+        (patches, padded): (&mut Buffer, &mut Padded),
+    ) {
+        let Some(depthwise) = &self.depthwise else {
+            return self.convolve(plan, input, rows, (first_column, output), padded);
+        };
+        let pixels = rows.len() * self.layer.output.width;
+        let patches = patches.at_least(pixels * self.patch_stride(plan.isa));
+        depthwise.rows(plan, input, rows, patches, self.patch_stride(plan.isa));
+        self.multiply(plan, patches, pixels, (first_column, output));
+    }
+
+    /// The product with the pointwise filter of so many rows of `patches`.
+    pub fn multiply(
+        &self,
+        plan: &Plan,
+        patches: &[f32],
+        pixels: usize,
+        (first_column, output): (usize, MatrixMut),
+    ) {
+        let a = MatrixRef::new(patches, pixels, self.packed.k(), self.patch_stride(plan.isa));
+        gemm::gemm(a, &self.packed, first_column, output, self.epilogue(plan));
+    }
+
+    fn epilogue(&self, plan: &Plan) -> Epilogue<'_> {
+        Epilogue { bias: Some(&self.bias), clamp: Some(plan.clamp) }
+    }
+
+    /// A full convolution's output rows.
+    fn convolve(
+        &self,
+        plan: &Plan,
+        input: &mut dyn Rows,
+        rows: Range<usize>,
+        (first_column, output): (usize, MatrixMut),
+        padded: &mut Padded,
+    ) {
+        let layer = &self.layer;
+        let Shape { width, channels, .. } = layer.input;
+        let row_len = (layer.pads.left + width + layer.pads.right) * channels;
+        let slots = (MOST_ROWS - 1) * layer.stride + 2 * layer.dilation + 1;
+        let Padded { rows: memory, loaded } = padded;
+        let memory = memory.at_least((slots + 1) * row_len);
+        let end = rows.clone().next_back().map_or(0, |last| self.reach(last).end);
+        for y in *loaded..end {
+            input.make(y + 1);
+            let at = y % slots * row_len + layer.pads.left * channels;
+            memory[at..at + width * channels].copy_from_slice(input.row(y));
+        }
+        *loaded = end.max(*loaded);
+        let row = |y: isize| {
+            let inside = y >= 0 && (y as usize) < layer.input.height;
+            &memory[if inside { y as usize % slots } else { slots } * row_len..][..row_len]
+        };
+        let mut inputs: [[&[f32]; 3]; MOST_ROWS] = [[&[]; 3]; MOST_ROWS];
+        let count = rows.len();
+        for (input, y) in inputs.iter_mut().zip(rows) {
+            *input = ring_rows(layer, y).map(row);
+        }
+        let geometry = ConvGeometry {
+            outputs: layer.output.width,
+            channels,
+            stride: layer.stride,
+            dilation: layer.dilation,
+        };
+        let epilogue = self.epilogue(plan);
+        conv::convolve_rows(geometry, &inputs[..count], &self.packed, first_column, output, epilogue);
+    }
+}
+
+impl Depthwise {
+    /// Makes the output rows `rows`; their pixels are `stride` apart in `output`.
+    pub fn rows(
+        &self,
+        plan: &Plan,
+        input: &mut dyn Rows,
+        rows: Range<usize>,
+        output: &mut [f32],
+        stride: usize,
+    ) {
+        let Self { layer, taps, bias } = self;
+        let Shape { height, width, channels } = layer.input;
+        let present = Some(Present { left: layer.pads.left, count: width });
+        let geometry = RowGeometry { output_stride: stride, present, ..row_geometry(layer) };
+        let row_len = width * depthwise::pixel_stride(channels);
+        let epilogue = RowEpilogue { bias, clamp: plan.clamp };
+        for (y, output) in rows.clone().step_by(ROWS).zip(output.chunks_mut(ROWS * layer.output.width * stride))
+        {
+            let count = ROWS.min(rows.end - y);
+            let last = ring_rows(layer, y + count - 1)[2];
+            input.make((last + 1).clamp(0, height as isize) as usize);
+            let mut inputs: [[&[f32]; 3]; ROWS] = [[&[]; 3]; ROWS];
+            for (index, rows) in inputs[..count].iter_mut().enumerate() {
+                *rows = ring_rows(layer, y + index).map(|y| match usize::try_from(y) {
+                    Ok(y) if y < height => input.row(y),
+                    _ => &plan.zeros[..row_len],
+                });
+            }
+            depthwise::convolve_rows(plan.isa, geometry, &inputs[..count], taps, Some(epilogue), output);
+        }
+    }
+}

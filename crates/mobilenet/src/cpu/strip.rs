@@ -1,0 +1,117 @@
+//! The first stages of an image depth first: a row of a large feature map is made when the next stage
+//! needs it, and only the few rows that its filter reaches over are kept. So these maps, each larger
+//! than the second-level cache, never leave it.
+
+use std::ops::Range;
+
+use mobilenet_kernels::{Buffer, depthwise};
+
+use super::plan::{Plan, Stage};
+use super::stage::{Map, Padded, Rows};
+use crate::architecture::Shape;
+
+/// Feature maps of more values than this do not stay in the second-level cache beside the weights
+/// and the map before: 1.2 MB.
+const LARGE: usize = 300 * 1024;
+
+/// Rows that are kept beyond those that are read at a time.
+const SPARE: usize = 6;
+
+/// How many of `stages` to take depth first: those up to the last that writes a large map, at least one.
+pub(super) fn depth_first(stages: &[Stage]) -> usize {
+    stages.iter().rposition(|stage| stage.layer.output.len() > LARGE).map_or(1, |last| last + 1)
+}
+
+/// What one stage keeps while an image's rows are made.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Its last few output rows.
+    rows: Buffer,
+    slots: usize,
+    row_len: usize,
+    /// The next output row to make.
+    next: usize,
+    /// What its product reads.
+    patches: Buffer,
+    /// What it reads, if it is a full convolution.
+    padded: Padded,
+}
+
+/// Makes rows of the last of some stages, and of those before it what these need.
+struct Strip<'a> {
+    plan: &'a Plan,
+    stages: &'a [Stage],
+    kept: &'a mut [Kept],
+    image: Map<'a>,
+}
+
+/// Takes an image through `stages`, as far as the output rows `rows` of the last one need it. Their
+/// pixels are `stride` apart in `output`.
+pub(super) fn rows(
+    plan: &Plan,
+    stages: &[Stage],
+    kept: &mut Vec<Kept>,
+    image: &[f32],
+    rows: Range<usize>,
+    output: (&mut [f32], usize),
+) {
+    let (Some((last, before)), Some(first)) = (stages.split_last(), stages.first()) else { return };
+    if kept.len() < stages.len() {
+        kept.resize_with(stages.len(), Kept::default);
+    }
+    let (kept_before, kept_last) = kept.split_at_mut(before.len());
+    let mut start = last.reach(rows.start).start;
+    kept_last[0].padded.start(start);
+    for ((index, stage), kept) in before.iter().enumerate().zip(kept_before.iter_mut()).rev() {
+        let next = &stages[index + 1];
+        let Shape { width, .. } = stage.layer.output;
+        // More than are read at a time, so that they seldom begin anew within what is made at a time.
+        kept.slots = next.reaches_over() + SPARE;
+        kept.row_len = width * next.input_stride();
+        kept.rows.at_least(kept.slots * kept.row_len);
+        kept.next = start;
+        start = stage.reach(start).start;
+        kept.padded.start(start);
+    }
+    let image = first.map(image);
+    let Kept { patches, padded, .. } = &mut kept_last[0];
+    let mut strip = Strip { plan, stages: before, kept: kept_before, image };
+    let mut whole = image;
+    let input: &mut dyn Rows = if before.is_empty() { &mut whole } else { &mut strip };
+    last.rows(plan, input, rows, output, (patches, padded));
+}
+
+impl Rows for Strip<'_> {
+    fn make(&mut self, end: usize) {
+        let (Some((stage, stages)), Some((last, kept))) =
+            (self.stages.split_last(), self.kept.split_last_mut())
+        else {
+            return;
+        };
+        let (plan, mut image) = (self.plan, self.image);
+        let stride = last.row_len / stage.layer.output.width;
+        while last.next < end {
+            let (y, slot) = (last.next, last.next % last.slots);
+            let count = (end - y).min(last.slots - slot);
+            let output = &mut last.rows[slot * last.row_len..][..count * last.row_len];
+            let mut strip = Strip { plan, stages, kept: &mut *kept, image };
+            let input: &mut dyn Rows = if stages.is_empty() { &mut image } else { &mut strip };
+            stage.rows(plan, input, y..y + count, (output, stride), (&mut last.patches, &mut last.padded));
+            last.next += count;
+        }
+    }
+
+    fn row(&self, y: usize) -> &[f32] {
+        let last = &self.kept[self.kept.len() - 1];
+        &last.rows[y % last.slots * last.row_len..][..last.row_len]
+    }
+}
+
+/// The pixel stride at which the stage before `next` writes, `None` being the end.
+pub(super) fn output_stride(stage: &Stage, next: Option<&Stage>) -> usize {
+    let channels = stage.layer.output.channels;
+    next.map_or(channels, |next| match next.depthwise {
+        Some(_) => depthwise::pixel_stride(channels),
+        None => channels,
+    })
+}
