@@ -228,8 +228,7 @@ impl ConvolveRow<'_> {
         let RowGeometry { outputs, pixel_stride, output_stride, .. } = self.geometry;
         let inner = self.geometry.inner();
         // Without an epilogue: bounds that keep everything (and NaN) as it is.
-        let Clamp { low, high } =
-            self.epilogue.map_or(Clamp::IDENTITY, |RowEpilogue { clamp, .. }| clamp);
+        let Clamp { low, high } = self.epilogue.map_or(Clamp::IDENTITY, |RowEpilogue { clamp, .. }| clamp);
         // SAFETY: see `run`; between the bounds of `inner` every pixel is there.
         unsafe {
             let (low, high) = (s.splat(low), s.splat(high));
@@ -333,11 +332,11 @@ impl ConvolveRow<'_> {
     #[inline(always)]
     unsafe fn start<S: Simd, const PARTIAL: bool>(&self, s: S, c: usize, n: usize) -> S::V {
         // SAFETY: see `run`; the bias has a value a channel.
-        match self.epilogue {
-            Some(RowEpilogue { bias, .. }) => unsafe {
-                simd::load::<S, PARTIAL>(s, bias.as_ptr().add(c), n)
-            },
-            None => unsafe { s.splat(0.0) },
+        unsafe {
+            match self.epilogue {
+                Some(RowEpilogue { bias, .. }) => simd::load::<S, PARTIAL>(s, bias.as_ptr().add(c), n),
+                None => s.splat(0.0),
+            }
         }
     }
 
@@ -400,7 +399,8 @@ impl ConvolveRow<'_> {
             let pixel = self.geometry.pixel_stride;
             let mut sums = [self.start::<S, PARTIAL>(s, c, n); GROUP];
             for ky in 0..3 {
-                let row = self.rows[ky].as_ptr().offset(self.geometry.first_pixel(x) * pixel as isize + c as isize);
+                let row =
+                    self.rows[ky].as_ptr().offset(self.geometry.first_pixel(x) * pixel as isize + c as isize);
                 for column in 0..(GROUP - 1) * STRIDE + 3 {
                     let value = simd::load::<S, PARTIAL>(s, row.add(column * pixel), n);
                     for (output, sum) in sums.iter_mut().enumerate() {

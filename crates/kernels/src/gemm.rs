@@ -77,11 +77,7 @@ pub struct ColumnBlocks<'a> {
 ///
 /// # Panics
 /// If `data` is not whole rows.
-pub fn column_blocks(
-    data: &mut [f32],
-    (columns, stride): (usize, usize),
-    block: usize,
-) -> ColumnBlocks<'_> {
+pub fn column_blocks(data: &mut [f32], (columns, stride): (usize, usize), block: usize) -> ColumnBlocks<'_> {
     assert!(stride >= columns && columns > 0, "matrix stride {stride}, {columns} columns");
     assert!(data.len().is_multiple_of(stride), "rows of {stride} values");
     let rows = data.len() / stride;

@@ -93,11 +93,9 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
     let pixels = with_gaps(&x, channels, pixel, f32::NAN);
     let zeros = vec![0.0; bare.input_len()];
     for (row, y) in y.chunks_exact(outputs * channels).enumerate() {
-        let three = [0, 1, 2].map(|k| {
-            match (row * g.stride + k * g.dilation).checked_sub(g.pads.top) {
-                Some(input) if input < g.height => &pixels[input * g.width * pixel..][..bare.input_len()],
-                _ => &zeros,
-            }
+        let three = [0, 1, 2].map(|k| match (row * g.stride + k * g.dilation).checked_sub(g.pads.top) {
+            Some(input) if input < g.height => &pixels[input * g.width * pixel..][..bare.input_len()],
+            _ => &zeros,
         });
         let mut found = vec![0.0; outputs * channels];
         let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp });

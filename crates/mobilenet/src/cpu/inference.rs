@@ -43,6 +43,8 @@ pub(super) struct Memory {
     /// Feature maps between the others.
     maps: [Buffer; 2],
     patches: Buffer,
+    /// Patches of several images.
+    gathered: Buffer,
     padded: Padded,
     sums: Vec<f64>,
 }
@@ -194,7 +196,7 @@ fn run_group(
     memory: &mut Memory,
     mut end: impl FnMut(usize, &[f32], &mut Vec<f64>),
 ) {
-    let Memory { kept, maps: [current, next], patches, padded, sums } = memory;
+    let Memory { kept, maps: [current, next], patches, gathered, padded, sums } = memory;
     let count = images.len() / image_len;
     // From here on the product's rows are those of all images.
     let few = |stage: &Stage| has_few_pixels(stage) && stage.depthwise.is_some();
@@ -219,7 +221,7 @@ fn run_group(
             std::mem::swap(current, next);
         }
         match stages.get(together) {
-            Some(stage) => stage.read(plan, current, (image, count), patches),
+            Some(stage) => stage.read(plan, current, (image, count), gathered),
             None => end(image, &current[..stages[stages.len() - 1].layer.output.len()], sums),
         }
     }
@@ -227,11 +229,11 @@ fn run_group(
         let Shape { height, width, channels } = stage.layer.output;
         let (pixels, stride) = (count * height * width, stride_of(index));
         let output = next.at_least(pixels * stride);
-        stage.multiply(plan, patches, pixels, (0, MatrixMut::new(output, pixels, channels, stride)));
+        stage.multiply(plan, gathered, pixels, (0, MatrixMut::new(output, pixels, channels, stride)));
         std::mem::swap(current, next);
         for (image, map) in current[..pixels * stride].chunks_exact(height * width * stride).enumerate() {
             match stages.get(index + 1) {
-                Some(next) => next.read(plan, map, (image, count), patches),
+                Some(next) => next.read(plan, map, (image, count), gathered),
                 None => end(image, map, sums),
             }
         }
@@ -261,7 +263,13 @@ fn spread_strip(
 
 impl Stage {
     /// Shares one image's stage out over the threads.
-    fn spread(&self, plan: &Plan, engine: &mut Engine, input: &[f32], (output, stride): (&mut Buffer, usize)) {
+    fn spread(
+        &self,
+        plan: &Plan,
+        engine: &mut Engine,
+        input: &[f32],
+        (output, stride): (&mut Buffer, usize),
+    ) {
         let Shape { height, width, channels } = self.layer.output;
         let output = output.at_least(height * width * stride);
         let threads = engine.pool.threads();

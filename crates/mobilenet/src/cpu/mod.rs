@@ -475,6 +475,37 @@ mod tests {
     }
 
     #[test]
+    fn depth_first_and_layer_by_layer_agree_to_the_bit() {
+        for (body, resolution, dilated) in
+            [(Body::Separable, 224, false), (Body::Separable, 301, true), (Body::Full, 192, false)]
+        {
+            let output_stride = if dilated { 8 } else { 32 };
+            let architecture = Architecture {
+                body,
+                output_stride,
+                width_multiplier: if body == Body::Full { 0.25 } else { 0.5 },
+                resolution,
+                classes: 5,
+                ..Architecture::default()
+            };
+            let weights = Weights::random(&architecture, 3).unwrap();
+            let mut rng = crate::rng::Rng::keyed(1, &[]);
+            let pixels = (0..3 * resolution * resolution * 3).map(|_| rng.normal() as f32).collect();
+            let images = Tensor::new(&[3, resolution, resolution, 3], pixels).unwrap();
+            let mut expected = None;
+            for threads in [1, 2, 3] {
+                let options = CpuOptions { threads: Some(threads), isa: None };
+                let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+                let together = executor.infer(&images).unwrap();
+                // Timed, each layer follows the one before, and each image is shared out.
+                executor.time_layers();
+                assert_eq!(executor.infer(&images).unwrap(), together, "{body:?}, {threads} threads");
+                assert_eq!(*expected.get_or_insert(together.clone()), together, "{threads} threads");
+            }
+        }
+    }
+
+    #[test]
     fn threads_do_not_change_a_bit() {
         let architecture = small();
         let weights = Weights::random(&architecture, 3).unwrap();

@@ -117,11 +117,6 @@ impl<'a> Ring<'a> {
         self.loaded = 0;
     }
 
-    /// Starts at a row other than the first.
-    pub fn skip_to(&mut self, row: isize) {
-        self.loaded = self.loaded.max(row.max(0) as usize);
-    }
-
     /// Loads the rows up to `last` (those that exist) with `load(row, pixels)`.
     pub fn advance(&mut self, last: isize, mut load: impl FnMut(usize, &mut [f32])) {
         while self.loaded < self.height && self.loaded as isize <= last {

@@ -39,8 +39,8 @@ impl Rows for Map<'_> {
     }
 }
 
-/// The padded input rows of a full convolution that are needed at a time. Their padding is written
-/// never, so it stays zero; the last row is zero altogether.
+/// The padded input rows of a full convolution that are needed at a time, and behind them a row of
+/// zeros. (Stages share the memory, so nothing in it stays zero by itself.)
 #[derive(Debug, Default)]
 pub(super) struct Padded {
     rows: Buffer,
@@ -58,7 +58,7 @@ impl Padded {
 const MOST_ROWS: usize = 16;
 
 /// Rows of a depthwise convolution at a time.
-pub(super) const ROWS: usize = 4;
+const ROWS: usize = 2;
 
 impl Stage {
     /// The shape that the stage reads.
@@ -182,10 +182,15 @@ impl Stage {
         let Padded { rows: memory, loaded } = padded;
         let memory = memory.at_least((slots + 1) * row_len);
         let end = rows.clone().next_back().map_or(0, |last| self.reach(last).end);
+        memory[slots * row_len..].fill(0.0);
         for y in *loaded..end {
             input.make(y + 1);
-            let at = y % slots * row_len + layer.pads.left * channels;
-            memory[at..at + width * channels].copy_from_slice(input.row(y));
+            let row = &mut memory[y % slots * row_len..][..row_len];
+            let (left, row) = row.split_at_mut(layer.pads.left * channels);
+            let (pixels, right) = row.split_at_mut(width * channels);
+            left.fill(0.0);
+            pixels.copy_from_slice(input.row(y));
+            right.fill(0.0);
         }
         *loaded = end.max(*loaded);
         let row = |y: isize| {
@@ -224,7 +229,8 @@ impl Depthwise {
         let geometry = RowGeometry { output_stride: stride, present, ..row_geometry(layer) };
         let row_len = width * depthwise::pixel_stride(channels);
         let epilogue = RowEpilogue { bias, clamp: plan.clamp };
-        for (y, output) in rows.clone().step_by(ROWS).zip(output.chunks_mut(ROWS * layer.output.width * stride))
+        for (y, output) in
+            rows.clone().step_by(ROWS).zip(output.chunks_mut(ROWS * layer.output.width * stride))
         {
             let count = ROWS.min(rows.end - y);
             let last = ring_rows(layer, y + count - 1)[2];

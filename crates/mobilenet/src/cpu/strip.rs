@@ -14,9 +14,6 @@ use crate::architecture::Shape;
 /// and the map before: 1.2 MB.
 const LARGE: usize = 300 * 1024;
 
-/// Rows that are kept beyond those that are read at a time.
-const SPARE: usize = 6;
-
 /// How many of `stages` to take depth first: those up to the last that writes a large map, at least one.
 pub(super) fn depth_first(stages: &[Stage]) -> usize {
     stages.iter().rposition(|stage| stage.layer.output.len() > LARGE).map_or(1, |last| last + 1)
@@ -65,8 +62,7 @@ pub(super) fn rows(
     for ((index, stage), kept) in before.iter().enumerate().zip(kept_before.iter_mut()).rev() {
         let next = &stages[index + 1];
         let Shape { width, .. } = stage.layer.output;
-        // More than are read at a time, so that they seldom begin anew within what is made at a time.
-        kept.slots = next.reaches_over() + SPARE;
+        kept.slots = next.reaches_over();
         kept.row_len = width * next.input_stride();
         kept.rows.at_least(kept.slots * kept.row_len);
         kept.next = start;
