@@ -1,6 +1,7 @@
 //! Full 3×3 convolution by rows, straight from padded input rows: the sum over the taps runs in the
 //! registers of the product's tile, so that no patch is ever written.
 
+use crate::element::Element;
 use crate::gemm::{Epilogue, MatrixMut, PackedB, Tile, panel_width};
 use crate::simd::{Kernel, Simd, TILE_VECTORS, dispatch};
 
@@ -34,12 +35,12 @@ impl ConvGeometry {
 ///
 /// # Panics
 /// If a length does not fit, or `first_column` is not a multiple of [`crate::gemm::column_step`].
-pub fn convolve_rows(
+pub fn convolve_rows<C: Element>(
     geometry: ConvGeometry,
     inputs: &[[&[f32]; 3]],
     filter: &PackedB,
     first_column: usize,
-    output: MatrixMut,
+    output: MatrixMut<C>,
     epilogue: Epilogue,
 ) {
     assert_eq!(filter.k(), 9 * geometry.channels, "rows of the filter: [3][3][channels]");
@@ -61,16 +62,16 @@ pub fn convolve_rows(
     unsafe { dispatch(filter.isa, ConvolveRows { geometry, inputs, filter, first_column, output, epilogue }) }
 }
 
-struct ConvolveRows<'a> {
+struct ConvolveRows<'a, C> {
     geometry: ConvGeometry,
     inputs: &'a [[&'a [f32]; 3]],
     filter: &'a PackedB,
     first_column: usize,
-    output: MatrixMut<'a>,
+    output: MatrixMut<'a, C>,
     epilogue: Epilogue<'a>,
 }
 
-impl Kernel for ConvolveRows<'_> {
+impl<C: Element> Kernel for ConvolveRows<'_, C> {
     type Output = ();
 
     #[inline(always)]
@@ -107,7 +108,7 @@ impl Kernel for ConvolveRows<'_> {
                 // so many rows of its stride.
                 unsafe {
                     let b = filter.data.as_ptr().add(column * filter.k());
-                    tile.down::<S>(s, outputs, &segments[..3 * runs], b, to);
+                    tile.down::<S, _>(s, outputs, &segments[..3 * runs], b, to);
                 }
             }
         }

@@ -8,6 +8,7 @@
 #![allow(clippy::needless_range_loop)] // taps are indices into several arrays at once
 
 use crate::activation::Clamp;
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
 
@@ -76,7 +77,7 @@ impl RowGeometry {
         start..end.clamp(start, self.outputs)
     }
 
-    fn check(&self, rows: &[&[f32]; 3], weights: usize, outputs: usize) {
+    fn check(&self, rows: &[&[impl Element]; 3], weights: usize, outputs: usize) {
         assert!(self.pixel_stride >= self.channels && self.channels > 0, "pixel stride");
         assert!(self.output_stride >= self.channels, "output stride");
         for row in rows {
@@ -109,13 +110,13 @@ pub struct RowEpilogue<'a> {
 ///
 /// # Panics
 /// If a length does not fit `geometry`.
-pub fn convolve_row(
+pub fn convolve_row<E: Element, O: Element>(
     isa: Isa,
     geometry: RowGeometry,
-    rows: [&[f32]; 3],
+    rows: [&[E]; 3],
     weights: &[f32],
     epilogue: Option<RowEpilogue>,
-    output: &mut [f32],
+    output: &mut [O],
 ) {
     convolve_rows(isa, geometry, &[rows], weights, epilogue, output);
 }
@@ -125,13 +126,13 @@ pub fn convolve_row(
 ///
 /// # Panics
 /// If a length does not fit `geometry`.
-pub fn convolve_rows(
+pub fn convolve_rows<E: Element, O: Element>(
     isa: Isa,
     geometry: RowGeometry,
-    inputs: &[[&[f32]; 3]],
+    inputs: &[[&[E]; 3]],
     weights: &[f32],
     epilogue: Option<RowEpilogue>,
-    output: &mut [f32],
+    output: &mut [O],
 ) {
     let row = geometry.outputs * geometry.output_stride;
     assert_eq!(output.len(), inputs.len() * row, "one output row for each three input rows");
@@ -145,15 +146,15 @@ pub fn convolve_rows(
     unsafe { dispatch(isa, ConvolveRows { geometry, inputs, weights, epilogue, output }) }
 }
 
-struct ConvolveRows<'a> {
+struct ConvolveRows<'a, E, O> {
     geometry: RowGeometry,
-    inputs: &'a [[&'a [f32]; 3]],
+    inputs: &'a [[&'a [E]; 3]],
     weights: &'a [f32],
     epilogue: Option<RowEpilogue<'a>>,
-    output: &'a mut [f32],
+    output: &'a mut [O],
 }
 
-impl Kernel for ConvolveRows<'_> {
+impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
     type Output = ();
 
     #[inline(always)]
@@ -192,12 +193,12 @@ impl Kernel for ConvolveRows<'_> {
     }
 }
 
-struct ConvolveRow<'a> {
+struct ConvolveRow<'a, E, O> {
     geometry: RowGeometry,
-    rows: [&'a [f32]; 3],
+    rows: [&'a [E]; 3],
     weights: &'a [f32],
     epilogue: Option<RowEpilogue<'a>>,
-    output: *mut f32,
+    output: *mut O,
 }
 
 /// A block of channels of all nine taps, which are `channels` apart.
@@ -220,7 +221,7 @@ unsafe fn taps<S: Simd, const PARTIAL: bool>(
     }
 }
 
-impl ConvolveRow<'_> {
+impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
     /// Some channels of the row, a vector after the other: the filter stays in registers, and so do
     /// the three columns of pixels that it stands on, which slide along. Every pixel is loaded once.
     #[inline(always)]

@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 
 use crate::activation::Clamp;
 use crate::buffer::Buffer;
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::parallel::Parts;
 use crate::simd::{self, Kernel, Simd, TILE_VECTORS, dispatch};
@@ -21,19 +22,19 @@ const K_BLOCK: usize = 512;
 
 /// A row-major matrix inside a slice; rows may be further apart than they are long.
 #[derive(Clone, Copy, Debug)]
-pub struct MatrixRef<'a> {
-    data: &'a [f32],
-    rows: usize,
-    columns: usize,
-    stride: usize,
+pub struct MatrixRef<'a, T = f32> {
+    pub(crate) data: &'a [T],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) stride: usize,
 }
 
-impl<'a> MatrixRef<'a> {
+impl<'a, T> MatrixRef<'a, T> {
     /// `rows` × `columns`, row r at `data[r * stride..]`.
     ///
     /// # Panics
     /// If `data` is too short or `stride` is less than `columns`.
-    pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+    pub fn new(data: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
         check(data.len(), rows, columns, stride);
         Self { data, rows, columns, stride }
     }
@@ -41,20 +42,20 @@ impl<'a> MatrixRef<'a> {
 
 /// A row-major matrix to write, inside a slice.
 #[derive(Debug)]
-pub struct MatrixMut<'a> {
-    pub(crate) data: *mut f32,
+pub struct MatrixMut<'a, T = f32> {
+    pub(crate) data: *mut T,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) stride: usize,
-    slice: PhantomData<&'a mut [f32]>,
+    slice: PhantomData<&'a mut [T]>,
 }
 
-impl<'a> MatrixMut<'a> {
+impl<'a, T> MatrixMut<'a, T> {
     /// `rows` × `columns`, row r at `data[r * stride..]`.
     ///
     /// # Panics
     /// If `data` is too short or `stride` is less than `columns`.
-    pub fn new(data: &'a mut [f32], rows: usize, columns: usize, stride: usize) -> Self {
+    pub fn new(data: &'a mut [T], rows: usize, columns: usize, stride: usize) -> Self {
         check(data.len(), rows, columns, stride);
         Self { data: data.as_mut_ptr(), rows, columns, stride, slice: PhantomData }
     }
@@ -63,13 +64,13 @@ impl<'a> MatrixMut<'a> {
 /// A matrix cut into blocks of columns, so that several threads can write one each: the
 /// [`Parts`] of a product whose rows are too few to share out.
 #[derive(Debug)]
-pub struct ColumnBlocks<'a> {
-    data: *mut f32,
+pub struct ColumnBlocks<'a, T = f32> {
+    data: *mut T,
     rows: usize,
     columns: usize,
     stride: usize,
     block: usize,
-    slice: PhantomData<&'a mut [f32]>,
+    slice: PhantomData<&'a mut [T]>,
 }
 
 /// Cuts the row-major matrix `data` of `columns` columns, in rows that are `stride` apart, into blocks
@@ -77,7 +78,11 @@ pub struct ColumnBlocks<'a> {
 ///
 /// # Panics
 /// If `data` is not whole rows.
-pub fn column_blocks(data: &mut [f32], (columns, stride): (usize, usize), block: usize) -> ColumnBlocks<'_> {
+pub fn column_blocks<T>(
+    data: &mut [T],
+    (columns, stride): (usize, usize),
+    block: usize,
+) -> ColumnBlocks<'_, T> {
     assert!(stride >= columns && columns > 0, "matrix stride {stride}, {columns} columns");
     assert!(data.len().is_multiple_of(stride), "rows of {stride} values");
     let rows = data.len() / stride;
@@ -85,13 +90,13 @@ pub fn column_blocks(data: &mut [f32], (columns, stride): (usize, usize), block:
 }
 
 // SAFETY: it hands out matrices over disjoint columns of a slice that it borrows exclusively.
-unsafe impl Sync for ColumnBlocks<'_> {}
+unsafe impl<T: Send> Sync for ColumnBlocks<'_, T> {}
 
 // SAFETY: blocks of different items are different columns.
-unsafe impl<'a> Parts for ColumnBlocks<'a> {
-    type Part = MatrixMut<'a>;
+unsafe impl<'a, T: Send> Parts for ColumnBlocks<'a, T> {
+    type Part = MatrixMut<'a, T>;
 
-    unsafe fn part(&self, item: usize) -> MatrixMut<'a> {
+    unsafe fn part(&self, item: usize) -> MatrixMut<'a, T> {
         let first = item.saturating_mul(self.block).min(self.columns);
         MatrixMut {
             data: self.data.wrapping_add(first),
@@ -299,7 +304,7 @@ impl Kernel for Gemm<'_> {
                     let b = b.data.as_ptr().add(here.0);
                     let a_start = a.data.as_ptr().wrapping_add(k0);
                     let c_start = c_data.wrapping_add(j);
-                    tile.down::<S>(s, a.rows, &[a_start], b, c_start);
+                    tile.down::<S, _>(s, a.rows, &[a_start], b, c_start);
                 }
             }
         }
@@ -368,7 +373,7 @@ impl Kernel for TransposedGemm<'_> {
             unsafe {
                 let b_start = b.data.as_ptr().wrapping_add(j);
                 let c_start = c_data.wrapping_add(j);
-                tile.down::<S>(s, c.rows, &[a.data.as_ptr()], b_start, c_start);
+                tile.down::<S, _>(s, c.rows, &[a.data.as_ptr()], b_start, c_start);
             }
         }
     }
@@ -401,13 +406,13 @@ impl Tile {
     /// # Safety
     /// Each segment must hold `rows` rows, B the panel's rows, C `rows` rows of `columns`.
     #[inline(always)]
-    pub unsafe fn down<S: Simd>(
+    pub unsafe fn down<S: Simd, C: Element>(
         self,
         s: S,
         rows: usize,
         segments: &[*const f32],
         b: *const f32,
-        mut c: *mut f32,
+        mut c: *mut C,
     ) {
         let narrow = self.columns <= S::LANES;
         let tiles = rows.div_ceil(S::TILE_ROWS);
@@ -424,9 +429,9 @@ impl Tile {
                         // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
                         $($height if $height <= S::TILE_ROWS => unsafe {
                             if narrow {
-                                self.walk::<S, $height, 1>(s, segments, a, b, c, ahead, ahead_step);
+                                self.walk::<S, C, $height, 1>(s, segments, a, b, c, ahead, ahead_step);
                             } else {
-                                self.walk::<S, $height, TILE_VECTORS>(s, segments, a, b, c, ahead, ahead_step);
+                                self.walk::<S, C, $height, TILE_VECTORS>(s, segments, a, b, c, ahead, ahead_step);
                             }
                         },)*
                         _ => unreachable!("a tile has 1 to TILE_ROWS rows"),
@@ -445,13 +450,13 @@ impl Tile {
     /// into each segment.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    unsafe fn walk<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    unsafe fn walk<S: Simd, C: Element, const ROWS: usize, const VECTORS: usize>(
         self,
         s: S,
         segments: &[*const f32],
         a: usize,
         b: *const f32,
-        c: *mut f32,
+        c: *mut C,
         mut ahead: *const f32,
         ahead_step: usize,
     ) {
@@ -483,9 +488,9 @@ impl Tile {
                     let n = self.columns.saturating_sub(at);
                     let c = c.add(row * self.c_row + at);
                     if n >= S::LANES {
-                        self.finish::<S, false>(s, sum, at, S::LANES, c);
+                        self.finish::<S, C, false>(s, sum, at, S::LANES, c);
                     } else if n > 0 {
-                        self.finish::<S, true>(s, sum, at, n, c);
+                        self.finish::<S, C, true>(s, sum, at, n, c);
                     }
                 }
             }
@@ -494,7 +499,14 @@ impl Tile {
 
     /// Adds what C holds and the bias, clamps, and stores one vector.
     #[inline(always)]
-    unsafe fn finish<S: Simd, const PARTIAL: bool>(self, s: S, sum: S::V, at: usize, n: usize, c: *mut f32) {
+    unsafe fn finish<S: Simd, C: Element, const PARTIAL: bool>(
+        self,
+        s: S,
+        sum: S::V,
+        at: usize,
+        n: usize,
+        c: *mut C,
+    ) {
         // SAFETY: as in `walk`; the bias has a value for every column of C.
         unsafe {
             let mut sum = sum;

@@ -12,6 +12,7 @@ pub mod batch_norm;
 pub mod buffer;
 pub mod conv;
 pub mod depthwise;
+pub mod element;
 pub mod gemm;
 pub mod im2col;
 pub mod isa;
@@ -22,4 +23,5 @@ mod simd;
 
 pub use activation::Clamp;
 pub use buffer::Buffer;
+pub use element::Element;
 pub use isa::Isa;

@@ -1,17 +1,19 @@
 //! Global average pooling.
 
+use crate::element::Element;
+
 /// Mean over the pixels of one image `[pixels][channels]`, summed in f64.
 ///
 /// # Panics
 /// If `image` is not whole pixels of `mean.len()` channels.
-pub fn global_average(image: &[f32], sums: &mut [f64], mean: &mut [f32]) {
+pub fn global_average(image: &[impl Element], sums: &mut [f64], mean: &mut [f32]) {
     let channels = mean.len();
     assert!(channels > 0 && image.len().is_multiple_of(channels) && sums.len() == channels);
     let pixels = image.len() / channels;
     sums.fill(0.0);
     for pixel in image.chunks_exact(channels) {
         for (sum, &value) in sums.iter_mut().zip(pixel) {
-            *sum += f64::from(value);
+            *sum += f64::from(value.to_f32());
         }
     }
     for (mean, sum) in mean.iter_mut().zip(sums) {

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Kernel, Simd};
 
 /// Proof that AVX2 and FMA are present.
@@ -24,6 +26,23 @@ unsafe fn mask(n: usize) -> __m256i {
     debug_assert!(n <= 8);
     // SAFETY: n ≤ 8, so eight values from 8 − n on lie inside the table.
     unsafe { _mm256_loadu_si256(MASK.as_ptr().add(8 - n).cast()) }
+}
+
+/// Rounds to the nearest bf16, ties to even; a NaN keeps its upper half and becomes quiet.
+#[inline(always)]
+unsafe fn narrow(v: __m256) -> __m128i {
+    // SAFETY: AVX2 is present where this is inlined.
+    unsafe {
+        let bits = _mm256_castps_si256(v);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+        let upper = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
+        // (Values below 2^16 pass unsigned saturation.)
+        let packed = _mm256_packus_epi32(upper, upper);
+        _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b1000>(packed))
+    }
 }
 
 // SAFETY (of every block below): AVX2 and FMA are present where an `Avx2` exists, and pointers are
@@ -54,6 +73,17 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store_n(self, to: *mut f32, v: Self::V, n: usize) {
         unsafe { _mm256_maskstore_ps(to, mask(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::V {
+        unsafe {
+            let v = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16, v: Self::V) {
+        unsafe { _mm_storeu_si128(to.cast(), narrow(v)) }
     }
     #[inline(always)]
     unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {

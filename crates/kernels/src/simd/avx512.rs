@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Kernel, Simd};
 
 /// Proof that AVX-512F is present.
@@ -20,6 +22,26 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 fn mask(n: usize) -> __mmask16 {
     debug_assert!(n <= 16);
     ((1u32 << n) - 1) as __mmask16
+}
+
+#[inline(always)]
+unsafe fn widen(v: __m256i) -> __m512 {
+    // SAFETY: AVX-512F is present where this is inlined.
+    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(v))) }
+}
+
+/// Rounds to the nearest bf16, ties to even; a NaN keeps its upper half and becomes quiet.
+#[inline(always)]
+unsafe fn narrow(v: __m512) -> __m256i {
+    // SAFETY: AVX-512F is present where this is inlined.
+    unsafe {
+        let bits = _mm512_castps_si512(v);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+        let quiet = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x0040_0000));
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(quiet))
+    }
 }
 
 // SAFETY (of every block below): AVX-512F is present where an `Avx512` exists, and pointers are
@@ -50,6 +72,31 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn store_n(self, to: *mut f32, v: Self::V, n: usize) {
         unsafe { _mm512_mask_storeu_ps(to, mask(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::V {
+        unsafe { widen(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16, v: Self::V) {
+        unsafe { _mm256_storeu_si256(to.cast(), narrow(v)) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_n(self, from: *const bf16, n: usize) -> Self::V {
+        // (Masked loads of 16-bit lanes would need AVX-512BW.)
+        let mut lanes = [bf16::ZERO; 16];
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), n);
+            self.load_bf16(lanes.as_ptr())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_n(self, to: *mut bf16, v: Self::V, n: usize) {
+        let mut lanes = [bf16::ZERO; 16];
+        unsafe {
+            self.store_bf16(lanes.as_mut_ptr(), v);
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, n);
+        }
     }
     #[inline(always)]
     unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {

@@ -9,6 +9,10 @@ mod avx2;
 mod avx512;
 mod portable;
 
+use half::bf16;
+
+use crate::element::Element;
+use crate::element::sealed::Vectors;
 use crate::isa::{Isa, Kind};
 
 /// Operations on vectors of f32.
@@ -32,6 +36,42 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_n(self, from: *const f32, n: usize) -> Self::V;
     /// Writes the first `n` lanes only.
     unsafe fn store_n(self, to: *mut f32, v: Self::V, n: usize);
+    /// Widens.
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const bf16) -> Self::V {
+        // SAFETY: `LANES` values are there.
+        unsafe { self.load_bf16_n(from, Self::LANES) }
+    }
+    /// Rounds to the nearest, of two equally near to the even one; NaN stays NaN.
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16, v: Self::V) {
+        // SAFETY: `LANES` values are there.
+        unsafe { self.store_bf16_n(to, v, Self::LANES) }
+    }
+    /// The first `n` lanes (here also all of them); the others are zero.
+    #[inline(always)]
+    unsafe fn load_bf16_n(self, from: *const bf16, n: usize) -> Self::V {
+        let mut lanes = [0.0; MOST_LANES];
+        // SAFETY: `n` values are there, and as many lanes as a vector has.
+        unsafe {
+            for (i, lane) in lanes.iter_mut().enumerate().take(n) {
+                *lane = from.add(i).read().to_f32();
+            }
+            self.load(lanes.as_ptr())
+        }
+    }
+    /// Writes the first `n` lanes (here also all of them).
+    #[inline(always)]
+    unsafe fn store_bf16_n(self, to: *mut bf16, v: Self::V, n: usize) {
+        let mut lanes = [0.0; MOST_LANES];
+        // SAFETY: as many lanes as a vector has, and room for `n` values.
+        unsafe {
+            self.store(lanes.as_mut_ptr(), v);
+            for (i, &lane) in lanes.iter().enumerate().take(n) {
+                to.add(i).write(bf16::from_f32(lane));
+            }
+        }
+    }
     unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -47,6 +87,9 @@ pub(crate) trait Simd: Copy {
     unsafe fn keep_inside(self, v: Self::V, x: Self::V, low: Self::V, high: Self::V) -> Self::V;
 }
 
+/// Lanes of the widest vector.
+const MOST_LANES: usize = 16;
+
 /// Vectors side by side in a GEMM tile.
 pub(crate) const TILE_VECTORS: usize = 2;
 
@@ -54,16 +97,16 @@ pub(crate) const TILE_VECTORS: usize = 2;
 ///
 /// The loops over channels run the full form and then, for what is left, the partial one.
 #[inline(always)]
-pub(crate) unsafe fn load<S: Simd, const PARTIAL: bool>(s: S, from: *const f32, n: usize) -> S::V {
+pub(crate) unsafe fn load<S: Simd, const PARTIAL: bool>(s: S, from: *const impl Element, n: usize) -> S::V {
     // SAFETY: the caller's promise, see the trait.
-    unsafe { if PARTIAL { s.load_n(from, n) } else { s.load(from) } }
+    unsafe { if PARTIAL { Vectors::load_n(s, from, n) } else { Vectors::load(s, from) } }
 }
 
 /// The counterpart of [`load`].
 #[inline(always)]
-pub(crate) unsafe fn store<S: Simd, const PARTIAL: bool>(s: S, to: *mut f32, v: S::V, n: usize) {
+pub(crate) unsafe fn store<S: Simd, const PARTIAL: bool>(s: S, to: *mut impl Element, v: S::V, n: usize) {
     // SAFETY: the caller's promise, see the trait.
-    unsafe { if PARTIAL { s.store_n(to, v, n) } else { s.store(to, v) } }
+    unsafe { if PARTIAL { Vectors::store_n(s, to, v, n) } else { Vectors::store(s, to, v) } }
 }
 
 /// Calls `$block!(c, n, PARTIAL)` for every block of channels.

@@ -1,0 +1,90 @@
+//! What feature maps and weights are stored in. Arithmetic is f32, whatever the storage.
+
+use half::bf16;
+
+/// A type that values are stored in: `f32` or `bf16`.
+pub trait Element: sealed::Vectors + Copy + Default + Send + Sync + std::fmt::Debug + 'static {
+    /// The value.
+    fn to_f32(self) -> f32;
+
+    /// The nearest value of this type; of two equally near the even one. NaN stays NaN.
+    fn from_f32(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+
+impl Element for bf16 {
+    fn to_f32(self) -> f32 {
+        bf16::to_f32(self)
+    }
+
+    fn from_f32(value: f32) -> Self {
+        bf16::from_f32(value)
+    }
+}
+
+pub(crate) mod sealed {
+    // (No other crate can name this trait, so what it says of private ones stays here.)
+    #![allow(private_bounds, private_interfaces)]
+
+    use half::bf16;
+
+    use crate::simd::Simd;
+
+    /// Vectors of f32 from stored values and back: [`Simd`]'s loads and stores.
+    pub trait Vectors: Sized {
+        unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V;
+        unsafe fn store<S: Simd>(s: S, to: *mut Self, v: S::V);
+        unsafe fn load_n<S: Simd>(s: S, from: *const Self, n: usize) -> S::V;
+        unsafe fn store_n<S: Simd>(s: S, to: *mut Self, v: S::V, n: usize);
+    }
+
+    // SAFETY (of every block below): the caller's promises are those of `Simd`'s methods.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Vectors for f32 {
+        #[inline(always)]
+        unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V {
+            unsafe { s.load(from) }
+        }
+        #[inline(always)]
+        unsafe fn store<S: Simd>(s: S, to: *mut Self, v: S::V) {
+            unsafe { s.store(to, v) }
+        }
+        #[inline(always)]
+        unsafe fn load_n<S: Simd>(s: S, from: *const Self, n: usize) -> S::V {
+            unsafe { s.load_n(from, n) }
+        }
+        #[inline(always)]
+        unsafe fn store_n<S: Simd>(s: S, to: *mut Self, v: S::V, n: usize) {
+            unsafe { s.store_n(to, v, n) }
+        }
+    }
+
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Vectors for bf16 {
+        #[inline(always)]
+        unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V {
+            unsafe { s.load_bf16(from) }
+        }
+        #[inline(always)]
+        unsafe fn store<S: Simd>(s: S, to: *mut Self, v: S::V) {
+            unsafe { s.store_bf16(to, v) }
+        }
+        #[inline(always)]
+        unsafe fn load_n<S: Simd>(s: S, from: *const Self, n: usize) -> S::V {
+            unsafe { s.load_bf16_n(from, n) }
+        }
+        #[inline(always)]
+        unsafe fn store_n<S: Simd>(s: S, to: *mut Self, v: S::V, n: usize) {
+            unsafe { s.store_bf16_n(to, v, n) }
+        }
+    }
+}
