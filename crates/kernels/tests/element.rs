@@ -1,0 +1,106 @@
+//! Kernels over bf16 storage do what they do in f32, with values widened before and rounded after.
+
+mod support;
+
+use half::bf16;
+use mobilenet_kernels::depthwise::{Present, RowEpilogue, RowGeometry, convolve_row};
+use mobilenet_kernels::{Buffer, Clamp, Element, pooling};
+use support::{CHANNELS, Random, on_every_isa};
+
+fn narrowed(values: &[f32]) -> Vec<bf16> {
+    values.iter().map(|&value| bf16::from_f32(value)).collect()
+}
+
+fn widened(values: &[bf16]) -> Vec<f32> {
+    values.iter().map(|value| value.to_f32()).collect()
+}
+
+#[test]
+fn depthwise_rows_are_those_of_the_widened_values_rounded_once() {
+    on_every_isa(|isa| {
+        for channels in CHANNELS {
+            for (stride, dilation) in [(1, 1), (2, 1), (1, 2)] {
+                let geometry = RowGeometry {
+                    outputs: 9 / stride,
+                    channels,
+                    pixel_stride: channels + 3,
+                    output_stride: channels + 1,
+                    stride,
+                    dilation,
+                    present: Some(Present { left: dilation, count: 9 }),
+                };
+                let mut random = Random(7);
+                let map = narrowed(&random.values(3 * geometry.input_len()));
+                let (taps, bias) = (random.values(9 * channels), random.values(channels));
+                let epilogue = Some(RowEpilogue { bias: &bias, clamp: Clamp::RELU6 });
+                let wide = widened(&map);
+                let len = geometry.input_len();
+                let size = geometry.outputs * geometry.output_stride;
+                let mut exact = vec![0.0f32; size];
+                let rows = [0, 1, 2].map(|k| &wide[k * len..][..len]);
+                convolve_row(isa, geometry, rows, &taps, epilogue, &mut exact);
+                let rows = [0, 1, 2].map(|k| &map[k * len..][..len]);
+                let mut mixed = vec![0.0f32; size];
+                convolve_row(isa, geometry, rows, &taps, epilogue, &mut mixed);
+                assert_eq!(mixed, exact, "{} {channels}: bf16 to f32", isa.name());
+                let mut rounded = vec![bf16::ZERO; size];
+                convolve_row(isa, geometry, rows, &taps, epilogue, &mut rounded);
+                assert_eq!(rounded, narrowed(&exact), "{} {channels}: bf16 to bf16", isa.name());
+            }
+        }
+    });
+}
+
+#[test]
+fn stores_round_to_the_nearest_and_keep_what_is_not_a_number() {
+    // Around ties (of odd and even neighbours), the largest values, denormals, zeros, infinities.
+    let mut values =
+        vec![0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, f32::NAN, -f32::NAN];
+    values.push(f32::from_bits(0x7f80_0001));
+    for upper in [0x3f80u32, 0x3f81, 0xc2ff, 0x7f7f, 0x0000, 0x0001, 0x8001, 0x007f] {
+        for lower in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+            values.push(f32::from_bits(upper << 16 | lower));
+        }
+    }
+    let mut random = Random(3);
+    values.extend((0..1000).map(|_| f32::from_bits(random.next() as u32)));
+    on_every_isa(|isa| {
+        // One pixel between zeros, under a filter that passes it on.
+        let channels = values.len();
+        let geometry = RowGeometry {
+            outputs: 1,
+            channels,
+            pixel_stride: channels,
+            output_stride: channels,
+            stride: 1,
+            dilation: 1,
+            present: None,
+        };
+        let mut taps = vec![0.0; 9 * channels];
+        taps[4 * channels..5 * channels].fill(1.0);
+        let zeros = vec![0.0f32; 3 * channels];
+        let mut row = zeros.clone();
+        row[channels..2 * channels].copy_from_slice(&values);
+        let mut found = vec![bf16::ZERO; channels];
+        convolve_row(isa, geometry, [&zeros, &row, &zeros], &taps, None, &mut found);
+        for (found, &value) in found.iter().zip(&values) {
+            let expected = bf16::from_f32(value);
+            let same = *found == expected || found.is_nan() && expected.is_nan();
+            assert!(same, "{}: {value:e} ({:#x}) became {found:e}", isa.name(), value.to_bits());
+        }
+    });
+}
+
+#[test]
+fn a_buffer_and_a_pool_of_bf16() {
+    let mut buffer = Buffer::<bf16>::zeros(5);
+    assert_eq!(buffer.as_ptr() as usize % 64, 0);
+    assert_eq!(*buffer, [bf16::ZERO; 5]);
+    buffer.at_least(100)[99] = bf16::ONE;
+    assert_eq!(buffer.len(), 100);
+    let image: Vec<bf16> = narrowed(&[1.0, -2.0, 3.0, 6.0]);
+    let (mut sums, mut mean) = ([0.0; 2], [0.0; 2]);
+    pooling::global_average(&image, &mut sums, &mut mean);
+    assert_eq!(mean, [2.0, 2.0]);
+    assert_eq!(<bf16 as Element>::from_f32(1.0 + 1.0 / 256.0), bf16::ONE, "of two equally near the even one");
+}
