@@ -1,5 +1,8 @@
 //! The instruction sets that kernels are compiled for, and which of them this machine has.
 
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+
 use std::str::FromStr;
 
 /// An instruction set that this machine has: values are made by detection only, so holding one
@@ -15,9 +18,16 @@ pub(crate) enum Kind {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// f32 as [`Kind::Avx512`]; products of bf16 by VDPBF16PS.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    /// f32 as [`Kind::Avx512`]; products of bf16 in tiles (AMX).
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
-/// The environment variable that forces an instruction set (`portable`, `avx2`, `avx512`).
+/// The environment variable that forces an instruction set (`portable`, `avx2`, `avx512`,
+/// `avx512bf16`, `amx`).
 pub const ISA_VARIABLE: &str = "MOBILENET_ISA";
 
 impl Isa {
@@ -28,7 +38,23 @@ impl Isa {
     /// [`Isa::PORTABLE`], for tests of the paths that a machine without AVX-512 does not take.
     pub const WIDE: Self = Self(Kind::Wide);
 
+    /// AMX, for tests on a machine that lacks it and emulates its instructions.
+    ///
+    /// # Safety
+    /// The machine must have what `avx512bf16` stands for, and in every thread that runs kernels of
+    /// products of bf16 with this value the instructions of AMX-TILE and AMX-BF16 must work, by
+    /// hardware (which [`Isa::available`] then lists) or by an emulator.
+    #[cfg(target_arch = "x86_64")]
+    #[doc(hidden)]
+    pub unsafe fn amx_for_emulation() -> Self {
+        Self(Kind::Amx)
+    }
+
     /// Every instruction set of this machine, slowest first.
+    ///
+    /// `avx512bf16` and `amx` differ from `avx512` in products of bf16 only ([`crate::bf16`]): in f32
+    /// they are the same kernels. `amx` asks Linux, once, to let the process use its tiles, and is
+    /// there only if that is granted; other systems are not asked.
     pub fn available() -> Vec<Self> {
         #[allow(unused_mut)]
         let mut all = vec![Self::PORTABLE];
@@ -38,6 +64,15 @@ impl Isa {
                 all.push(Self(Kind::Avx2));
                 if is_x86_feature_detected!("avx512f") {
                     all.push(Self(Kind::Avx512));
+                    if is_x86_feature_detected!("avx512bw")
+                        && is_x86_feature_detected!("avx512vl")
+                        && is_x86_feature_detected!("avx512bf16")
+                    {
+                        all.push(Self(Kind::Avx512Bf16));
+                        if tiles::available() {
+                            all.push(Self(Kind::Amx));
+                        }
+                    }
                 }
             }
         }
@@ -63,7 +98,7 @@ impl Isa {
         }
     }
 
-    /// `portable`, `avx2` or `avx512`; `wide` for [`Isa::WIDE`].
+    /// `portable`, `avx2`, `avx512`, `avx512bf16` or `amx`; `wide` for [`Isa::WIDE`].
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Portable => "portable",
@@ -72,6 +107,10 @@ impl Isa {
             Kind::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Bf16 => "avx512bf16",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => "amx",
         }
     }
 }

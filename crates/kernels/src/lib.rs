@@ -9,6 +9,7 @@
 
 pub mod activation;
 pub mod batch_norm;
+pub mod bf16;
 pub mod buffer;
 pub mod conv;
 pub mod depthwise;

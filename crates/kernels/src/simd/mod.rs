@@ -6,7 +6,7 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod avx512;
 mod portable;
 
 use half::bf16;
@@ -221,7 +221,7 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => avx2::run(kernel),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => avx512::run(kernel),
+            Kind::Avx512 | Kind::Avx512Bf16 | Kind::Amx => avx512::run(kernel),
         }
     }
 }
@@ -234,6 +234,6 @@ pub(crate) fn lanes(isa: Isa) -> usize {
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => avx2::Avx2::LANES,
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => avx512::Avx512::LANES,
+        Kind::Avx512 | Kind::Avx512Bf16 | Kind::Amx => avx512::Avx512::LANES,
     }
 }

@@ -1,0 +1,89 @@
+//! Matrix products of bf16 with sums in f32: half the memory traffic of f32 and, with AMX, many times its
+//! arithmetic.
+//!
+//! Three ways to the same sums, up to their order, by instruction set:
+//!
+//! - `amx`: products of whole tiles (TDPBF16PS);
+//! - `avx512bf16`: products of pairs in vectors (VDPBF16PS);
+//! - any other: f32 arithmetic on values that are widened on their way into registers.
+//!
+//! The first two take denormal values as zero, as their instructions do.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod packed;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
+mod tile;
+mod widened;
+
+use half::bf16;
+
+use crate::element::Element;
+use crate::gemm::{Epilogue, MatrixMut, MatrixRef, panel_width};
+use crate::isa::{Isa, Kind};
+
+pub use packed::PackedBf16;
+
+/// C = epilogue(A·B), for the columns of C: `first_column..first_column + c.columns` of B. C is f32, or
+/// bf16 that is rounded once, after bias and clamp in f32.
+///
+/// Each element is one sum over k in an order that depends on k only, so the bits do not depend on
+/// how rows or columns are spread over calls, as long as `first_column` is a multiple of
+/// [`column_step`]. What lies between the rows of A has no influence.
+///
+/// # Panics
+/// If shapes do not fit, or `first_column` is not a multiple of [`column_step`].
+pub fn gemm<C: Element>(
+    a: MatrixRef<bf16>,
+    b: &PackedBf16,
+    first_column: usize,
+    c: MatrixMut<C>,
+    epilogue: Epilogue,
+) {
+    assert_eq!(a.columns, b.k(), "columns of A against rows of B");
+    assert_eq!(a.rows, c.rows, "rows of A against rows of C");
+    assert!(
+        first_column.is_multiple_of(column_step(b.isa)) && first_column + c.columns <= b.n(),
+        "columns of C against B"
+    );
+    if let Some(bias) = epilogue.bias {
+        assert_eq!(bias.len(), b.n(), "values of the bias against columns of B");
+    }
+    let product = Product { a, b, first_column, c, epilogue };
+    // SAFETY: the constructors of the matrices checked their extents; the panels from
+    // `first_column` on cover C's columns, and the bias covers them too. An `Isa` exists only where
+    // its instructions do.
+    unsafe {
+        match b.isa.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => amx::run(product),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Bf16 => pairs::run(product),
+            _ => widened::run(product),
+        }
+    }
+}
+
+/// Columns of B that share a panel: the granularity of [`gemm`]'s `first_column`.
+pub fn column_step(isa: Isa) -> usize {
+    panel_width(isa)
+}
+
+/// A row stride for matrices of `columns` values of bf16: whole cache lines, so that no vector or tile
+/// row of an aligned matrix straddles two, and an odd number of them, so that the rows of a matrix
+/// whose width is a power of two do not fall on the same cache sets. [`gemm`] takes any stride.
+pub fn padded_stride(isa: Isa, columns: usize) -> usize {
+    const LINE: usize = 32;
+    let lines = columns.next_multiple_of(panel_width(isa)).div_ceil(LINE);
+    (lines | 1) * LINE
+}
+
+/// A product whose shapes fit.
+struct Product<'a, C> {
+    a: MatrixRef<'a, bf16>,
+    b: &'a PackedBf16,
+    first_column: usize,
+    c: MatrixMut<'a, C>,
+    epilogue: Epilogue<'a>,
+}
