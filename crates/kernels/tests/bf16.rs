@@ -1,0 +1,219 @@
+//! Products of bf16 against the f64 product of the rounded operands.
+
+#[path = "support/amx.rs"]
+mod amx;
+mod support;
+
+use half::bf16;
+use mobilenet_kernels::bf16::{PackedBf16, column_step, gemm, padded_stride};
+use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef, column_blocks};
+use mobilenet_kernels::parallel::Pool;
+use mobilenet_kernels::{Clamp, Isa};
+use mobilenet_reference::{activation, dense, magnitudes, widen};
+use support::{Random, SENTINEL, assert_within, without_gaps};
+
+/// Depths and widths around pairs, vectors and tiles.
+const SIZES: [usize; 11] = [1, 2, 15, 16, 17, 31, 32, 33, 64, 100, 512];
+
+/// Everything that can be tested here, and AMX if need be by emulation.
+fn every_isa() -> Vec<Isa> {
+    let mut all = Isa::testable();
+    all.extend(amx::isa().filter(|isa| !all.contains(isa)));
+    all
+}
+
+fn rounded(values: &[f32]) -> Vec<bf16> {
+    values.iter().map(|&value| bf16::from_f32(value)).collect()
+}
+
+fn widened(values: &[bf16]) -> Vec<f32> {
+    values.iter().map(|value| value.to_f32()).collect()
+}
+
+/// Rows of `k` values, `stride` apart, with NaN between them and nothing after the last one.
+fn spread(values: &[bf16], k: usize, stride: usize) -> Vec<bf16> {
+    let rows = values.len() / k;
+    let mut spread = vec![bf16::NAN; (rows - 1) * stride + k];
+    for (to, from) in spread.chunks_mut(stride).zip(values.chunks_exact(k)) {
+        to[..k].copy_from_slice(from);
+    }
+    spread
+}
+
+/// The values of `packed`: its product with the unit matrix.
+fn unpacked(packed: &PackedBf16) -> Vec<f32> {
+    let (k, n) = (packed.k(), packed.n());
+    let mut unit = vec![bf16::ZERO; k * k];
+    unit.iter_mut().step_by(k + 1).for_each(|one| *one = bf16::ONE);
+    let mut values = vec![SENTINEL; k * n];
+    let c = MatrixMut::new(&mut values, k, n, n);
+    gemm(MatrixRef::new(&unit, k, k, k), packed, 0, c, Epilogue::default());
+    values
+}
+
+/// One product with every epilogue, with gaps between the rows of A and C, against the oracle.
+fn check_product(isas: &[Isa], rows: usize, k: usize, n: usize, seed: u64) {
+    let mut random = Random(seed);
+    let a = rounded(&random.values(rows * k));
+    let (weight, bias) = (random.values(n * k), random.values(n));
+    // Narrow enough that both ends are met.
+    let clamp = Clamp { low: 0.0, high: 0.75 };
+    let end = match seed % 3 {
+        0 => Epilogue::default(),
+        1 => Epilogue { bias: Some(&bias), clamp: None },
+        _ => Epilogue { bias: Some(&bias), clamp: Some(clamp) },
+    };
+
+    let exact_bias = if end.bias.is_some() { widen(&bias) } else { vec![0.0; n] };
+    let (exact_a, exact_weight) = (widen(&widened(&a)), widen(&widened(&rounded(&weight))));
+    let mut exact = dense::linear(&exact_a, &exact_weight, &exact_bias, k);
+    let magnitude =
+        dense::linear(&magnitudes(&exact_a), &magnitudes(&exact_weight), &magnitudes(&exact_bias), k);
+    if end.clamp.is_some() {
+        // Clamping brings values nearer, never further apart.
+        exact = activation::relu(&exact, Some(0.75));
+    }
+
+    for &isa in isas {
+        let what = format!("{} {rows}x{k}x{n}", isa.name());
+        let a_stride = if seed.is_multiple_of(2) { padded_stride(isa, k) } else { k + seed as usize % 5 };
+        let c_stride = n + seed as usize % 3;
+        let spread = spread(&a, k, a_stride);
+        let a = MatrixRef::new(&spread, rows, k, a_stride);
+        let mut packed = PackedBf16::new(isa, k, n);
+        packed.pack_transposed(&weight);
+
+        let mut c = vec![SENTINEL; rows * c_stride];
+        gemm(a, &packed, 0, MatrixMut::new(&mut c, rows, n, c_stride), end);
+        let found = without_gaps(&c, rows, n, c_stride);
+        // Each product and addition rounds once at most; the bias is one term more, and the sums
+        // of even and odd k come together in one more addition a step.
+        assert_within(&what, &found, &exact, &magnitude, k + k.div_ceil(32) + 2);
+
+        // In bf16 it is the same number, rounded.
+        let sentinel = bf16::from_f32(SENTINEL);
+        let mut c = vec![sentinel; rows * c_stride];
+        gemm(a, &packed, 0, MatrixMut::new(&mut c, rows, n, c_stride), end);
+        for (i, c) in c.into_iter().enumerate() {
+            let (row, column) = (i / c_stride, i % c_stride);
+            let expected = if column < n { bf16::from_f32(found[row * n + column]) } else { sentinel };
+            // (By value: 0 and −0 are one.)
+            assert_eq!(c, expected, "{what} in bf16, row {row}, column {column}");
+        }
+    }
+}
+
+#[test]
+fn tile_edges() {
+    let isas = every_isa();
+    for rows in (1..=40).chain([49, 196]) {
+        for (i, n) in SIZES.into_iter().enumerate() {
+            let k = SIZES[(i * 7 + rows) % SIZES.len()];
+            check_product(&isas, rows, k, n, (rows * 100 + n) as u64);
+        }
+    }
+}
+
+#[test]
+fn long_sums() {
+    let isas = every_isa();
+    for k in [1023, 1024, 2001] {
+        for (i, (rows, n)) in [(1, 1), (7, 17), (15, 33)].into_iter().enumerate() {
+            check_product(&isas, rows, k, n, (k + i) as u64);
+        }
+    }
+}
+
+#[test]
+fn empty_products_are_the_bias() {
+    for isa in every_isa() {
+        let packed = PackedBf16::new(isa, 0, 5);
+        let bias = [1.0, -2.0, 3.0, -4.0, 5.0];
+        let mut c = [SENTINEL; 10];
+        let end = Epilogue { bias: Some(&bias), clamp: None };
+        gemm(MatrixRef::new(&[], 2, 0, 0), &packed, 0, MatrixMut::new(&mut c, 2, 5, 5), end);
+        assert_eq!(c, [1.0, -2.0, 3.0, -4.0, 5.0, 1.0, -2.0, 3.0, -4.0, 5.0]);
+        let mut none = [SENTINEL; 5];
+        gemm(MatrixRef::new(&[], 0, 0, 0), &packed, 0, MatrixMut::new(&mut none, 0, 5, 5), end);
+        assert_eq!(none, [SENTINEL; 5]);
+    }
+}
+
+#[test]
+fn every_way_to_pack_rounds_to_the_nearest() {
+    for isa in every_isa() {
+        for (k, n) in [(1, 1), (3, 17), (9, 8), (33, 40), (130, 70)] {
+            let mut random = Random(3);
+            let b = random.values(k * n);
+            let transposed: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
+            let expected = widened(&rounded(&b));
+            let mut packed = PackedBf16::new(isa, k, n);
+            assert_eq!((packed.k(), packed.n()), (k, n));
+            packed.pack(&b);
+            assert_eq!(unpacked(&packed), expected, "{} {k}x{n}", isa.name());
+            packed.pack_with(|_, _| 9.0);
+            packed.pack_transposed(&transposed);
+            assert_eq!(unpacked(&packed), expected, "{} {k}x{n} transposed", isa.name());
+            packed.pack_with(|_, _| 9.0);
+            packed.pack_with(|row, column| b[row * n + column]);
+            assert_eq!(unpacked(&packed), expected, "{} {k}x{n} with a function", isa.name());
+
+            let scale: Vec<f64> = random.positive(n).into_iter().map(|s| f64::from(s) / 3.0).collect();
+            packed.pack_transposed_scaled(&transposed, &scale);
+            for (i, found) in unpacked(&packed).into_iter().enumerate() {
+                let exact = f64::from(b[i]) * scale[i % n];
+                let error = (f64::from(found) - exact).abs();
+                let bits = bf16::from_f32(found).to_bits();
+                for neighbour in [bits - 1, bits + 1] {
+                    let other = (bf16::from_bits(neighbour).to_f64() - exact).abs();
+                    assert!(error <= other, "{} {k}x{n} scaled: {found} for {exact}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_how_the_work_is_cut() {
+    for isa in every_isa() {
+        let (rows, k, n) = (49, 210, 70);
+        let mut random = Random(4);
+        let a = rounded(&random.values(rows * k));
+        let bias = random.values(n);
+        let mut packed = PackedBf16::new(isa, k, n);
+        packed.pack(&random.values(k * n));
+        let end = Epilogue { bias: Some(&bias), clamp: Some(Clamp { low: -1.5, high: 2.5 }) };
+        let mut whole = vec![0.0; rows * n];
+        gemm(MatrixRef::new(&a, rows, k, k), &packed, 0, MatrixMut::new(&mut whole, rows, n, n), end);
+
+        for cut in 1..rows {
+            let mut parts = vec![0.0; rows * n];
+            let (above, below) = parts.split_at_mut(cut * n);
+            gemm(MatrixRef::new(&a, cut, k, k), &packed, 0, MatrixMut::new(above, cut, n, n), end);
+            let rest = MatrixRef::new(&a[cut * k..], rows - cut, k, k);
+            gemm(rest, &packed, 0, MatrixMut::new(below, rows - cut, n, n), end);
+            assert!(parts == whole, "{} cut after row {cut}", isa.name());
+        }
+
+        for threads in [1, 3] {
+            let pool = Pool::new(threads).unwrap();
+            let block = column_step(isa);
+            let mut parts = vec![0.0; rows * n];
+            let mut scratch = vec![(); threads];
+            pool.run(n.div_ceil(block), &mut scratch, column_blocks(&mut parts, (n, n), block), |item, (), c| {
+                gemm(MatrixRef::new(&a, rows, k, k), &packed, item * block, c, end);
+            });
+            assert!(parts == whole, "{} in blocks of columns", isa.name());
+        }
+    }
+}
+
+#[test]
+fn rows_are_whole_lines_and_not_all_on_one_set() {
+    for isa in every_isa() {
+        for columns in SIZES {
+            let stride = padded_stride(isa, columns);
+            assert!(stride >= columns && stride.is_multiple_of(32) && stride / 32 % 2 == 1, "{stride}");
+        }
+    }
+}
