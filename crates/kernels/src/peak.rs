@@ -7,6 +7,8 @@ use crate::isa::Isa;
 use crate::parallel::Pool;
 use crate::simd::{Kernel, Simd, dispatch};
 
+pub use crate::bf16::peak::multiply_adds_per_second_bf16;
+
 /// Independent sums: enough to hide the latency of two FMA units, few enough for the registers.
 const SUMS: usize = 12;
 

@@ -200,9 +200,14 @@ fn bits_do_not_depend_on_how_the_work_is_cut() {
             let block = column_step(isa);
             let mut parts = vec![0.0; rows * n];
             let mut scratch = vec![(); threads];
-            pool.run(n.div_ceil(block), &mut scratch, column_blocks(&mut parts, (n, n), block), |item, (), c| {
-                gemm(MatrixRef::new(&a, rows, k, k), &packed, item * block, c, end);
-            });
+            pool.run(
+                n.div_ceil(block),
+                &mut scratch,
+                column_blocks(&mut parts, (n, n), block),
+                |item, (), c| {
+                    gemm(MatrixRef::new(&a, rows, k, k), &packed, item * block, c, end);
+                },
+            );
             assert!(parts == whole, "{} in blocks of columns", isa.name());
         }
     }

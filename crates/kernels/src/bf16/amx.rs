@@ -10,7 +10,6 @@
 //! the same bits.
 
 use std::arch::asm;
-use std::mem::MaybeUninit;
 
 use half::bf16;
 
@@ -27,6 +26,8 @@ const TILE_ROWS: usize = 16;
 const TILE_ROW: u16 = 64;
 /// Columns of a panel: two tiles.
 const WIDTH: usize = 32;
+/// Values of a cache line.
+const LINE: usize = 32;
 
 /// # Safety
 /// AMX-TILE, AMX-BF16 and AVX-512F must be present and permitted, and the product's shapes fit.
@@ -39,7 +40,7 @@ pub(super) unsafe fn run<C: Element>(product: Product<C>) {
     let tiles = a.rows.div_ceil(TILE_ROWS);
     let height = a.rows.div_ceil(tiles);
     let (steps, tail) = (b.k() / K_STEP, b.k() % K_STEP);
-    let mut sums = Sums::new();
+    let mut sums = Sums([0.0; 2 * TILE_ROWS * WIDTH]);
     let mut tails = Tails::default();
     // SAFETY: the instructions are there (the caller's promise). Tile row t begins at row
     // min(t·height, rows − height), of which height follow in A and C. Of A's rows `steps` whole steps are
@@ -51,9 +52,9 @@ pub(super) unsafe fn run<C: Element>(product: Product<C>) {
             let columns = WIDTH.min(c.columns - j);
             let panel = b.panel(column);
             // The weights of a whole network do not stay in the cache: those of the next panel come
-            // into it while this one is at work. A step of k is 32 lines of a panel.
-            let (ahead, ahead_lines) = if j + WIDTH < c.columns {
-                (b.panel(column + WIDTH), K_STEP.div_ceil(tiles.div_ceil(2)))
+            // into it while this one is at work, evenly.
+            let (mut ahead, ahead_lines) = if j + WIDTH < c.columns {
+                (b.panel(column + WIDTH), (K_STEP * WIDTH / LINE).div_ceil(tiles.div_ceil(2)))
             } else {
                 (panel, 0)
             };
@@ -62,7 +63,6 @@ pub(super) unsafe fn run<C: Element>(product: Product<C>) {
                 bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
                 clamp: epilogue.clamp,
             };
-            let mut ahead = ahead;
             for tile in (0..tiles).step_by(2) {
                 let two = tile + 1 < tiles;
                 let first = (tile * height).min(a.rows - height);
@@ -84,8 +84,8 @@ pub(super) unsafe fn run<C: Element>(product: Product<C>) {
                     (false, true) => work.one_by_two(&mut sums),
                     (false, false) => work.one_by_one(&mut sums),
                 }
-                ahead = ahead.wrapping_add(ahead_lines * (steps + usize::from(tail > 0)) * K_STEP);
-                let (above, below) = sums.halves();
+                ahead = ahead.wrapping_add(ahead_lines * (steps + usize::from(tail > 0)) * LINE);
+                let (above, below) = sums.0.split_at(TILE_ROWS * WIDTH);
                 let to = |row: usize| c.data.wrapping_add(row * c.stride + j);
                 end.finish(Avx512, above, height, to(first), c.stride);
                 if two {
@@ -148,19 +148,7 @@ impl Drop for Configured {
 
 /// Sums of two tile rows, sixteen rows apart, of a panel's width.
 #[repr(align(64))]
-struct Sums([MaybeUninit<f32>; 2 * TILE_ROWS * WIDTH]);
-
-impl Sums {
-    fn new() -> Self {
-        Self([MaybeUninit::zeroed(); 2 * TILE_ROWS * WIDTH])
-    }
-
-    fn halves(&self) -> (&[f32], &[f32]) {
-        // SAFETY: zeros to begin with, so every value is initialised.
-        let sums = unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len()) };
-        sums.split_at(TILE_ROWS * WIDTH)
-    }
-}
+struct Sums([f32; 2 * TILE_ROWS * WIDTH]);
 
 /// The last values of k of two tile rows, filled up with zeros.
 #[repr(align(64))]
@@ -332,5 +320,34 @@ impl Work {
         "tileloadd tmm4, [{a} + {a_stride}]"
         "tdpbf16ps tmm0, tmm4, tmm6";
         "tilestored [{to} + {line}], tmm0"
+    }
+}
+
+/// Multiply-adds of a round of [`multiply_adds`]: six tile products.
+pub(super) const MULTIPLY_ADDS: usize = 6 * TILE_ROWS * 16 * K_STEP;
+
+/// As many multiply-adds as the processor can do, in registers.
+///
+/// # Safety
+/// AMX-TILE and AMX-BF16 must be present and permitted.
+pub(super) unsafe fn multiply_adds(rounds: usize) {
+    // SAFETY: the caller's promise; the tiles are configured, and zero then.
+    unsafe {
+        let _tiles = Configured::new(TILE_ROWS as u8);
+        asm!(
+            "2:",
+            "tdpbf16ps tmm0, tmm6, tmm7",
+            "tdpbf16ps tmm1, tmm6, tmm7",
+            "tdpbf16ps tmm2, tmm6, tmm7",
+            "tdpbf16ps tmm3, tmm6, tmm7",
+            "tdpbf16ps tmm4, tmm6, tmm7",
+            "tdpbf16ps tmm5, tmm6, tmm7",
+            "dec {rounds}",
+            "jnz 2b",
+            rounds = inout(reg) rounds.max(1) => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nomem, nostack),
+        );
     }
 }

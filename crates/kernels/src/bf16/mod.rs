@@ -14,6 +14,7 @@ mod amx;
 mod packed;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
+pub(crate) mod peak;
 mod tile;
 mod widened;
 

@@ -1,6 +1,7 @@
 //! Products of bf16 by VDPBF16PS (AVX512-BF16): a lane adds two products at a time.
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 use half::bf16;
 
@@ -55,5 +56,30 @@ impl Multiply for Pairs {
     #[inline(always)]
     unsafe fn multiply_add(self, a: __m512bh, b: __m512bh, sum: __m512) -> __m512 {
         unsafe { _mm512_dpbf16_ps(sum, b, a) }
+    }
+}
+
+/// Independent sums: enough to hide the latency of the instruction, few enough for the registers.
+const SUMS: usize = 12;
+
+/// Multiply-adds of a round of [`multiply_adds`].
+pub(super) const MULTIPLY_ADDS: usize = SUMS * 32;
+
+/// As many multiply-adds as the processor can do, in registers.
+///
+/// # Safety
+/// AVX-512F and BF16 must be present.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+pub(super) unsafe fn multiply_adds(rounds: usize) {
+    // SAFETY: the caller's promise; registers only. (0x3c00 is 2^-7.)
+    unsafe {
+        let factors = as_pairs(_mm512_set1_epi32(black_box(0x3c00_3c00)));
+        let mut sums = [_mm512_set1_ps(black_box(0.5)); SUMS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, factors, factors);
+            }
+        }
+        black_box(sums);
     }
 }

@@ -49,11 +49,8 @@ pub(super) unsafe fn run<M: Multiply, C: Element>(m: M, product: Product<C>) {
         let columns = width.min(c.columns - j);
         let ahead = j + width < c.columns;
         let tile = Tile { k: b.k(), a_row: a.stride, c_row: c.stride, narrow: columns <= M::Simd::LANES };
-        let end = End {
-            columns,
-            bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
-            clamp: epilogue.clamp,
-        };
+        let end =
+            End { columns, bias: epilogue.bias.map(|bias| bias[column..].as_ptr()), clamp: epilogue.clamp };
         // SAFETY: the panel holds all steps of k; A and C hold `rows` rows of their strides.
         unsafe {
             let panel = b.panel(column);

@@ -137,7 +137,8 @@ mod emulator {
         let bytes: [u8; 5] = unsafe { at.cast::<[u8; 5]>().read() };
         let [escape, map, prefix, opcode, modrm] = bytes;
         check(escape == 0xc4 && map & 0x1f == 2 && prefix & 0x84 == 0, "not VEX.128.0F38.W0");
-        let (extend_register, extend_index, extend_base) = (map & 0x80 == 0, map & 0x40 == 0, map & 0x20 == 0);
+        let (extend_register, extend_index, extend_base) =
+            (map & 0x80 == 0, map & 0x40 == 0, map & 0x20 == 0);
         let third = usize::from(!(prefix >> 3) & 0xf);
         let simd = prefix & 3;
         let register = usize::from(modrm >> 3 & 7);
@@ -258,7 +259,9 @@ mod emulator {
     #[target_feature(enable = "avx2,fma")]
     unsafe fn multiply(c: &mut Tile, a: &Tile, b: &Tile) {
         check(c.rows == a.rows && c.row_bytes == b.row_bytes && a.row_bytes == 4 * b.rows, "shapes of tiles");
-        let value = |pair: u32, half: usize| flush(f32::from_bits(if half == 0 { pair << 16 } else { pair & 0xffff_0000 }));
+        let value = |pair: u32, half: usize| {
+            flush(f32::from_bits(if half == 0 { pair << 16 } else { pair & 0xffff_0000 }))
+        };
         for row in 0..c.rows {
             let mut sums = [[0f32; ROW_BYTES / 4]; 2];
             for k in 0..a.row_bytes / 4 {
@@ -269,8 +272,9 @@ mod emulator {
                     }
                 }
             }
-            for n in 0..c.row_bytes / 4 {
-                let sum = flush(sums[0][n] + sums[1][n]);
+            let [even, odd] = sums;
+            for (n, (even, odd)) in even.into_iter().zip(odd).enumerate().take(c.row_bytes / 4) {
+                let sum = flush(even + odd);
                 let sum = flush(flush(f32::from_bits(c.dword(row, n))) + sum);
                 c.data[row][4 * n..][..4].copy_from_slice(&sum.to_bits().to_le_bytes());
             }
