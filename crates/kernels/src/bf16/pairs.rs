@@ -6,7 +6,7 @@ use std::hint::black_box;
 use half::bf16;
 
 use super::Product;
-use super::tile::{self, Multiply};
+use super::tile::{self, Multiply, Scratch};
 use crate::element::Element;
 use crate::simd::avx512::Avx512;
 
@@ -34,6 +34,7 @@ unsafe fn as_pairs(v: __m512i) -> __m512bh {
 impl Multiply for Pairs {
     type Simd = Avx512;
     type Factors = __m512bh;
+    type A = bf16;
     const STEP: usize = 2;
 
     #[inline(always)]
@@ -43,6 +44,16 @@ impl Multiply for Pairs {
     #[inline(always)]
     unsafe fn columns(self, from: *const bf16) -> __m512bh {
         unsafe { as_pairs(_mm512_loadu_si512(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn prepare(
+        self,
+        a: (*const bf16, usize),
+        _rows: usize,
+        _k: usize,
+        _scratch: &mut Scratch,
+    ) -> (*const bf16, usize) {
+        a
     }
     #[inline(always)]
     unsafe fn splat(self, from: *const bf16) -> __m512bh {

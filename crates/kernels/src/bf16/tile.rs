@@ -8,8 +8,26 @@ use crate::activation::Clamp;
 use crate::element::Element;
 use crate::simd::{self, Simd, TILE_VECTORS};
 
-/// Values in the sums of the tallest and widest tile: fourteen rows of two vectors of sixteen lanes.
-const SUMS: usize = 14 * 32;
+/// Rows of the tallest tile.
+const MOST_ROWS: usize = 14;
+/// Values in the sums of the tallest and widest tile, of two vectors of sixteen lanes.
+const SUMS: usize = MOST_ROWS * 32;
+/// Values of k for which a tile's rows of A are got ready at a time: as f32 they take 14 KB, so that they
+/// stay in the L1 cache.
+const K_BLOCK: usize = 256;
+/// A line more from row to row, so that rows do not fall on the same cache sets.
+const ROW: usize = K_BLOCK + 16;
+
+/// Room for a block of a tile's rows of A in another form.
+#[repr(align(64))]
+pub(super) struct Scratch([[f32; ROW]; MOST_ROWS]);
+
+impl Scratch {
+    /// Room for a block of a row.
+    pub(super) fn row(&mut self, row: usize) -> &mut [f32; ROW] {
+        &mut self.0[row]
+    }
+}
 
 /// Multiplication of bf16 values, [`Multiply::STEP`] of k at a time in each lane.
 ///
@@ -20,16 +38,26 @@ pub(super) trait Multiply: Copy {
     type Simd: Simd;
     /// A vector of factors.
     type Factors: Copy;
+    /// What A's values are when they are multiplied.
+    type A: Copy;
     /// Values of k in a lane.
     const STEP: usize;
 
     fn simd(self) -> Self::Simd;
     /// Factors of B: `STEP` values of each of as many columns as there are lanes.
     unsafe fn columns(self, from: *const bf16) -> Self::Factors;
+    /// Gets `k` values, a block at most, of `rows` rows of A ready: where they lie then, and how far apart.
+    unsafe fn prepare(
+        self,
+        a: (*const bf16, usize),
+        rows: usize,
+        k: usize,
+        scratch: &mut Scratch,
+    ) -> (*const Self::A, usize);
     /// `STEP` values of a row of A in every lane.
-    unsafe fn splat(self, from: *const bf16) -> Self::Factors;
+    unsafe fn splat(self, from: *const Self::A) -> Self::Factors;
     /// One value of a row of A in every lane, and zeros for the rest of the step.
-    unsafe fn splat_last(self, from: *const bf16) -> Self::Factors;
+    unsafe fn splat_last(self, from: *const Self::A) -> Self::Factors;
     unsafe fn multiply_add(
         self,
         a: Self::Factors,
@@ -44,6 +72,7 @@ pub(super) trait Multiply: Copy {
 pub(super) unsafe fn run<M: Multiply, C: Element>(m: M, product: Product<C>) {
     let Product { a, b, first_column, c, epilogue } = product;
     let width = M::Simd::LANES * TILE_VECTORS;
+    let mut scratch = Scratch([[0.0; ROW]; MOST_ROWS]);
     for j in (0..c.columns).step_by(width) {
         let column = first_column + j;
         let columns = width.min(c.columns - j);
@@ -57,7 +86,8 @@ pub(super) unsafe fn run<M: Multiply, C: Element>(m: M, product: Product<C>) {
             // The weights of a whole network do not stay in the cache: those of the next panel come
             // into it while this one is at work.
             let ahead = if ahead { (b.panel(column + width), b.depth() * width) } else { (panel, 0) };
-            tile.down::<M, C>(m, a.rows, a.data.as_ptr(), panel, end, c.data.wrapping_add(j), ahead);
+            let to = c.data.wrapping_add(j);
+            tile.down::<M, C>(m, a.rows, a.data.as_ptr(), panel, end, to, ahead, &mut scratch);
         }
     }
 }
@@ -85,6 +115,7 @@ impl Tile {
         end: End,
         mut c: *mut C,
         (ahead, ahead_len): (*const bf16, usize),
+        scratch: &mut Scratch,
     ) {
         let tiles = rows.div_ceil(M::Simd::TILE_ROWS);
         // Asked for evenly; less than a line a step: rather some lines twice than any too late.
@@ -102,9 +133,9 @@ impl Tile {
                         // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
                         $($height if $height <= M::Simd::TILE_ROWS => unsafe {
                             if self.narrow {
-                                self.walk::<M, $height, 1>(m, a, b, to, ahead, ahead_step);
+                                self.walk::<M, $height, 1>(m, a, b, to, (ahead, ahead_step), scratch);
                             } else {
-                                self.walk::<M, $height, TILE_VECTORS>(m, a, b, to, ahead, ahead_step);
+                                self.walk::<M, $height, TILE_VECTORS>(m, a, b, to, (ahead, ahead_step), scratch);
                             }
                         },)*
                         _ => unreachable!("a tile has 1 to TILE_ROWS rows"),
@@ -126,39 +157,43 @@ impl Tile {
     unsafe fn walk<M: Multiply, const ROWS: usize, const VECTORS: usize>(
         self,
         m: M,
-        mut a: *const bf16,
+        a: *const bf16,
         mut b: *const bf16,
         sums_to: *mut f32,
-        mut ahead: *const bf16,
-        ahead_step: usize,
+        (mut ahead, ahead_step): (*const bf16, usize),
+        scratch: &mut Scratch,
     ) {
         let s = m.simd();
         let step = M::Simd::LANES * M::STEP;
-        // SAFETY: all addresses lie within the matrices whose extents `gemm` checked; of A's last
-        // values no more than k are read; B is there for whole tiles and whole steps.
+        // SAFETY: all addresses lie within the matrices whose extents `gemm` checked; of A's rows no
+        // more than k values are read; B is there for whole tiles and whole steps.
         unsafe {
             let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
-            for _ in 0..self.k / M::STEP {
-                let mut columns = [m.columns(b); VECTORS];
-                for (v, column) in columns.iter_mut().enumerate().skip(1) {
-                    *column = m.columns(b.add(v * step));
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let scalar = m.splat(a.add(row * self.a_row));
-                    for (sum, column) in sums.iter_mut().zip(columns) {
-                        *sum = m.multiply_add(scalar, column, *sum);
+            for block in (0..self.k).step_by(K_BLOCK) {
+                let k = K_BLOCK.min(self.k - block);
+                let (mut a, a_row) = m.prepare((a.wrapping_add(block), self.a_row), ROWS, k, scratch);
+                for _ in 0..k / M::STEP {
+                    let mut columns = [m.columns(b); VECTORS];
+                    for (v, column) in columns.iter_mut().enumerate().skip(1) {
+                        *column = m.columns(b.add(v * step));
                     }
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let scalar = m.splat(a.add(row * a_row));
+                        for (sum, column) in sums.iter_mut().zip(columns) {
+                            *sum = m.multiply_add(scalar, column, *sum);
+                        }
+                    }
+                    s.prefetch(ahead.cast());
+                    ahead = ahead.wrapping_add(ahead_step);
+                    a = a.wrapping_add(M::STEP);
+                    b = b.wrapping_add(TILE_VECTORS * step);
                 }
-                s.prefetch(ahead.cast());
-                ahead = ahead.wrapping_add(ahead_step);
-                a = a.wrapping_add(M::STEP);
-                b = b.wrapping_add(TILE_VECTORS * step);
-            }
-            if !self.k.is_multiple_of(M::STEP) {
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let scalar = m.splat_last(a.add(row * self.a_row));
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = m.multiply_add(scalar, m.columns(b.add(v * step)), *sum);
+                if !k.is_multiple_of(M::STEP) {
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let scalar = m.splat_last(a.add(row * a_row));
+                        for (v, sum) in sums.iter_mut().enumerate() {
+                            *sum = m.multiply_add(scalar, m.columns(b.add(v * step)), *sum);
+                        }
                     }
                 }
             }

@@ -1,11 +1,12 @@
-//! Products of bf16 by f32 arithmetic: values are widened on their way into registers.
+//! Products of bf16 by f32 arithmetic: B is widened on its way into registers, and a tile's rows of A a
+//! block at a time, since one instruction widens many values, but must be spent on each that is taken alone.
 
 use half::bf16;
 
 use super::Product;
-use super::tile::{self, Multiply};
+use super::tile::{self, Multiply, Scratch};
 use crate::element::Element;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
 
 /// # Safety
 /// The product's shapes must fit.
@@ -33,6 +34,7 @@ struct Widened<S>(S);
 impl<S: Simd> Multiply for Widened<S> {
     type Simd = S;
     type Factors = S::V;
+    type A = f32;
     const STEP: usize = 1;
 
     #[inline(always)]
@@ -44,12 +46,30 @@ impl<S: Simd> Multiply for Widened<S> {
         unsafe { self.0.load_bf16(from) }
     }
     #[inline(always)]
-    unsafe fn splat(self, from: *const bf16) -> S::V {
-        // (Not `to_f32`, which looks for NaN first.)
-        unsafe { self.0.splat(f32::from_bits(u32::from((*from).to_bits()) << 16)) }
+    unsafe fn prepare(
+        self,
+        (a, a_row): (*const bf16, usize),
+        rows: usize,
+        k: usize,
+        scratch: &mut Scratch,
+    ) -> (*const f32, usize) {
+        for row in 0..rows {
+            let to = scratch.row(row);
+            assert!(k <= to.len());
+            for_channel_blocks!(S, k, |at, n, PARTIAL| unsafe {
+                let values = simd::load::<S, PARTIAL>(self.0, a.add(row * a_row + at), n);
+                simd::store::<S, PARTIAL>(self.0, to.as_mut_ptr().add(at), values, n);
+            });
+        }
+        let row = scratch.row(0);
+        (row.as_ptr(), row.len())
     }
     #[inline(always)]
-    unsafe fn splat_last(self, from: *const bf16) -> S::V {
+    unsafe fn splat(self, from: *const f32) -> S::V {
+        unsafe { self.0.splat(*from) }
+    }
+    #[inline(always)]
+    unsafe fn splat_last(self, from: *const f32) -> S::V {
         unsafe { self.splat(from) }
     }
     #[inline(always)]
