@@ -168,7 +168,9 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
         Settings::Begin { recipe, out, init } => Run::begin(recipe, out.clone(), init.as_deref())?,
         Settings::Resume { folder, changes } => Run::resume(folder, changes)?,
     };
-    let options = CpuOptions { threads: run.plan.recipe.threads, ..CpuOptions::default() };
+    let recipe = &run.plan.recipe;
+    let recompute = recipe.recompute.unwrap_or(false);
+    let options = CpuOptions { threads: recipe.threads, recompute, ..CpuOptions::default() };
     let mut executor = CpuExecutor::new(&run.plan.architecture, &run.weights, &options)?;
     let path = run.folder.path().to_owned();
     // Until here there is nothing to save, and Ctrl-C simply ends the process.

@@ -173,6 +173,10 @@ pub struct RunFlags {
     /// Threads that compute; results do not depend on it [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Compute depthwise outputs again on the way back instead of keeping them: a third less memory for
+    /// a little more time, and the same results
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    recompute: Option<bool>,
     /// Seconds between saves within an epoch
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     save_seconds: Option<f64>,
@@ -255,6 +259,7 @@ impl RecipeFlags {
             erase: augmentation.erase,
             seed: run.seed,
             threads: run.threads,
+            recompute: run.recompute,
             save_seconds: run.save_seconds,
             tta: run.tta,
             ..Recipe::default()
@@ -267,6 +272,7 @@ pub fn for_resume(given: &Recipe) -> Outcome<Recipe> {
     let allowed = Recipe {
         threads: given.threads,
         workers: given.workers,
+        recompute: given.recompute,
         cache_mib: given.cache_mib,
         save_seconds: given.save_seconds,
         ..Recipe::default()
@@ -278,7 +284,7 @@ pub fn for_resume(given: &Recipe) -> Outcome<Recipe> {
     let key = all.keys().find(|key| !kept.contains_key(*key)).map_or("", String::as_str);
     Err(Failure::usage(format!(
         "--{} cannot be given with --resume: the run goes on as it began (only --threads, --workers, \
-         --cache-mib and --save-seconds may change)",
+         --recompute, --cache-mib and --save-seconds may change)",
         key.replace('_', "-")
     )))
 }

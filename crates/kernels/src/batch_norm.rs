@@ -10,7 +10,9 @@
 
 use crate::activation::Clamp;
 use crate::isa::Isa;
-use crate::simd::{Kernel, Simd, dispatch, for_channel_groups, load_all, store_all};
+use crate::simd::{
+    Kernel, Simd, dispatch, for_channel_blocks, for_channel_groups, load, load_all, store, store_all,
+};
 
 /// Per channel: y = z·scale + shift.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +43,7 @@ pub fn activate(
         output_stride >= channels && (rows == 0 || (rows - 1) * output_stride + channels <= output.len())
     );
     // SAFETY: the lengths were checked.
-    unsafe { dispatch(isa, Activate { affine, clamp, input, output, output_stride }) }
+    unsafe { dispatch(isa, Activate { affine, clamp, input, output: output.as_mut_ptr(), output_stride }) }
 }
 
 fn rows_of(values: &[f32], channels: usize) -> usize {
@@ -53,7 +55,7 @@ struct Activate<'a> {
     affine: Affine<'a>,
     clamp: Clamp,
     input: &'a [f32],
-    output: &'a mut [f32],
+    output: *mut f32,
     output_stride: usize,
 }
 
@@ -62,23 +64,38 @@ impl Kernel for Activate<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { affine, clamp, input, output, output_stride } = self;
-        let channels = affine.scale.len();
+        let rows = self.input.len() / self.affine.scale.len();
+        // Two rows share what they load of the channels. (Channel after channel of one row, and not
+        // row after row of one channel: memory is then read as it lies, which the prefetchers follow.)
         // SAFETY: `activate` checked the lengths.
         unsafe {
+            for row in (0..rows / 2 * 2).step_by(2) {
+                self.rows::<S, 2>(s, row);
+            }
+            if !rows.is_multiple_of(2) {
+                self.rows::<S, 1>(s, rows - 1);
+            }
+        }
+    }
+}
+
+impl Activate<'_> {
+    #[inline(always)]
+    unsafe fn rows<S: Simd, const ROWS: usize>(&self, s: S, first: usize) {
+        let Self { affine, clamp, input, output_stride, .. } = self;
+        let channels = affine.scale.len();
+        // SAFETY: see `run`.
+        unsafe {
             let (low, high) = (s.splat(clamp.low), s.splat(clamp.high));
-            for_channel_groups!(S, channels, 4, |c, n, PARTIAL, VECTORS| {
-                let scale = load_all::<S, PARTIAL, VECTORS>(s, affine.scale.as_ptr().add(c), n);
-                let shift = load_all::<S, PARTIAL, VECTORS>(s, affine.shift.as_ptr().add(c), n);
-                let (mut from, mut to) = (input.as_ptr().add(c), output.as_mut_ptr().add(c));
-                for _ in 0..input.len() / channels {
-                    let z = load_all::<S, PARTIAL, VECTORS>(s, from, n);
-                    let mut y = z;
-                    for v in 0..VECTORS {
-                        y[v] = s.clamp(s.mul_add(z[v], scale[v], shift[v]), low, high);
-                    }
-                    store_all::<S, PARTIAL, VECTORS>(s, to, y, n);
-                    (from, to) = (from.wrapping_add(channels), to.wrapping_add(output_stride));
+            let from = input.as_ptr().add(first * channels);
+            let to = self.output.add(first * output_stride);
+            for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                let scale = load::<S, PARTIAL>(s, affine.scale.as_ptr().add(c), n);
+                let shift = load::<S, PARTIAL>(s, affine.shift.as_ptr().add(c), n);
+                for row in 0..ROWS {
+                    let z = load::<S, PARTIAL>(s, from.add(row * channels + c), n);
+                    let y = s.clamp(s.mul_add(z, scale, shift), low, high);
+                    store::<S, PARTIAL>(s, to.add(row * output_stride + c), y, n);
                 }
             });
         }
@@ -236,19 +253,29 @@ pub struct Normalisation<'a> {
 pub struct GradientSums {
     d: Vec<f64>,
     d_deviation: Vec<f64>,
+    /// Sums that are not in those above yet: Σ dy, then Σ dy·(z − mean).
     lanes: Vec<f32>,
+    /// Rows in the lanes.
+    rows: usize,
 }
 
 impl GradientSums {
     /// No rows of `channels` yet.
     pub fn new(channels: usize) -> Self {
-        Self { d: vec![0.0; channels], d_deviation: vec![0.0; channels], lanes: vec![0.0; 2 * channels] }
+        Self {
+            d: vec![0.0; channels],
+            d_deviation: vec![0.0; channels],
+            lanes: vec![0.0; 2 * channels],
+            rows: 0,
+        }
     }
 
     /// Forgets all rows.
     pub fn clear(&mut self) {
         self.d.fill(0.0);
         self.d_deviation.fill(0.0);
+        self.lanes.fill(0.0);
+        self.rows = 0;
     }
 
     /// Takes in contiguous rows: `d_activated` is the gradient of the activation's output, `z` the
@@ -259,21 +286,48 @@ impl GradientSums {
     pub fn add_rows(&mut self, isa: Isa, layer: Normalisation, d_activated: &[f32], z: &[f32]) {
         let channels = self.d.len();
         layer.check(channels, d_activated, z);
-        let (sum, deviation) = self.lanes.split_at_mut(channels);
+        let (sum, deviation) = self.lanes(channels);
         // SAFETY: the lengths were checked; the sums have one value a channel.
         unsafe { dispatch(isa, GradientLanes { layer, d_activated, z, sum, deviation }) };
+        self.flush();
+    }
+
+    /// The lanes that a kernel adds to: Σ dy and Σ dy·(z − mean).
+    ///
+    /// # Panics
+    /// If these are not sums over `channels`.
+    pub(crate) fn lanes(&mut self, channels: usize) -> (&mut [f32], &mut [f32]) {
+        assert_eq!(self.d.len(), channels, "channels of the sums");
+        self.lanes.split_at_mut(channels)
+    }
+
+    /// Counts rows that came into the lanes, and empties these while their sums are exact enough.
+    pub(crate) fn count(&mut self, rows: usize) {
+        const MOST_ROWS: usize = 256;
+        self.rows += rows;
+        if self.rows >= MOST_ROWS {
+            self.flush();
+        }
+    }
+
+    /// Moves what is in the lanes into the sums in f64, which then hold all rows.
+    pub fn flush(&mut self) {
+        let (sum, deviation) = self.lanes.split_at_mut(self.d.len());
         for (c, (d, d_deviation)) in self.d.iter_mut().zip(&mut self.d_deviation).enumerate() {
             *d += f64::from(sum[c]);
             *d_deviation += f64::from(deviation[c]);
         }
+        self.lanes.fill(0.0);
+        self.rows = 0;
     }
 
-    /// Takes in what `other` has seen.
+    /// Takes in what `other` has seen (and flushed).
     ///
     /// # Panics
     /// If the numbers of channels differ.
     pub fn merge(&mut self, other: &Self) {
         assert_eq!(self.d.len(), other.d.len());
+        debug_assert!(self.rows == 0 && other.rows == 0, "rows in the lanes");
         for (a, b) in self.d.iter_mut().zip(&other.d) {
             *a += b;
         }
@@ -294,7 +348,7 @@ impl GradientSums {
 }
 
 impl Normalisation<'_> {
-    fn check(&self, channels: usize, d: &[f32], z: &[f32]) {
+    pub(crate) fn check(&self, channels: usize, d: &[f32], z: &[f32]) {
         let lens = [self.affine.scale.len(), self.affine.shift.len(), self.mean.len()];
         assert_eq!(lens, [channels; 3], "one value a channel");
         rows_of(d, channels);
@@ -324,7 +378,8 @@ impl Kernel for GradientLanes<'_> {
                 let scale = load_all::<S, PARTIAL, VECTORS>(s, affine.scale.as_ptr().add(c), n);
                 let shift = load_all::<S, PARTIAL, VECTORS>(s, affine.shift.as_ptr().add(c), n);
                 let mean = load_all::<S, PARTIAL, VECTORS>(s, mean.as_ptr().add(c), n);
-                let (mut total, mut deviations) = ([s.splat(0.0); VECTORS], [s.splat(0.0); VECTORS]);
+                let mut total = load_all::<S, PARTIAL, VECTORS>(s, sum.as_ptr().add(c), n);
+                let mut deviations = load_all::<S, PARTIAL, VECTORS>(s, deviation.as_ptr().add(c), n);
                 let (mut z_at, mut d_at) = (z.as_ptr().add(c), d_activated.as_ptr().add(c));
                 for _ in 0..z.len() / channels {
                     let z = load_all::<S, PARTIAL, VECTORS>(s, z_at, n);
@@ -374,6 +429,7 @@ pub fn backward(
     assert!(
         output_stride >= channels && (rows == 0 || (rows - 1) * output_stride + channels <= output.len())
     );
+    let output = output.as_mut_ptr();
     // SAFETY: the lengths were checked.
     unsafe { dispatch(isa, Backward { layer, correction, d_activated, z, output, output_stride }) }
 }
@@ -383,7 +439,7 @@ struct Backward<'a> {
     correction: Correction<'a>,
     d_activated: &'a [f32],
     z: &'a [f32],
-    output: &'a mut [f32],
+    output: *mut f32,
     output_stride: usize,
 }
 
@@ -392,32 +448,43 @@ impl Kernel for Backward<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { layer, correction, d_activated, z, output, output_stride } = self;
-        let Normalisation { affine, mean, clamp } = layer;
+        let rows = self.z.len() / self.layer.mean.len();
+        // SAFETY: `backward` checked the lengths. (Rows by twos: see `Activate`.)
+        unsafe {
+            for row in (0..rows / 2 * 2).step_by(2) {
+                self.rows::<S, 2>(s, row);
+            }
+            if !rows.is_multiple_of(2) {
+                self.rows::<S, 1>(s, rows - 1);
+            }
+        }
+    }
+}
+
+impl Backward<'_> {
+    #[inline(always)]
+    unsafe fn rows<S: Simd, const ROWS: usize>(&self, s: S, first: usize) {
+        let Self { layer: Normalisation { affine, mean, clamp }, correction, output_stride, .. } = self;
         let channels = mean.len();
-        // SAFETY: `backward` checked the lengths.
+        // SAFETY: see `run`.
         unsafe {
             let (low, high) = (s.splat(clamp.low), s.splat(clamp.high));
-            for_channel_groups!(S, channels, 2, |c, n, PARTIAL, VECTORS| {
-                let scale = load_all::<S, PARTIAL, VECTORS>(s, affine.scale.as_ptr().add(c), n);
-                let shift = load_all::<S, PARTIAL, VECTORS>(s, affine.shift.as_ptr().add(c), n);
-                let mean = load_all::<S, PARTIAL, VECTORS>(s, mean.as_ptr().add(c), n);
-                let offset = load_all::<S, PARTIAL, VECTORS>(s, correction.offset.as_ptr().add(c), n);
-                let slope = load_all::<S, PARTIAL, VECTORS>(s, correction.slope.as_ptr().add(c), n);
-                let (mut z_at, mut d_at) = (z.as_ptr().add(c), d_activated.as_ptr().add(c));
-                let mut to = output.as_mut_ptr().add(c);
-                for _ in 0..z.len() / channels {
-                    let z = load_all::<S, PARTIAL, VECTORS>(s, z_at, n);
-                    let d = load_all::<S, PARTIAL, VECTORS>(s, d_at, n);
-                    let mut d_raw = d;
-                    for v in 0..VECTORS {
-                        let d = s.keep_inside(d[v], s.mul_add(z[v], scale[v], shift[v]), low, high);
-                        let d = s.sub(s.mul(scale[v], d), offset[v]);
-                        d_raw[v] = s.neg_mul_add(slope[v], s.sub(z[v], mean[v]), d);
-                    }
-                    store_all::<S, PARTIAL, VECTORS>(s, to, d_raw, n);
-                    (z_at, d_at) = (z_at.wrapping_add(channels), d_at.wrapping_add(channels));
-                    to = to.wrapping_add(output_stride);
+            let z = self.z.as_ptr().add(first * channels);
+            let d = self.d_activated.as_ptr().add(first * channels);
+            let to = self.output.add(first * output_stride);
+            for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                let scale = load::<S, PARTIAL>(s, affine.scale.as_ptr().add(c), n);
+                let shift = load::<S, PARTIAL>(s, affine.shift.as_ptr().add(c), n);
+                let mean = load::<S, PARTIAL>(s, mean.as_ptr().add(c), n);
+                let offset = load::<S, PARTIAL>(s, correction.offset.as_ptr().add(c), n);
+                let slope = load::<S, PARTIAL>(s, correction.slope.as_ptr().add(c), n);
+                for row in 0..ROWS {
+                    let z = load::<S, PARTIAL>(s, z.add(row * channels + c), n);
+                    let d = load::<S, PARTIAL>(s, d.add(row * channels + c), n);
+                    let d = s.keep_inside(d, s.mul_add(z, scale, shift), low, high);
+                    let d = s.sub(s.mul(scale, d), offset);
+                    let d_raw = s.neg_mul_add(slope, s.sub(z, mean), d);
+                    store::<S, PARTIAL>(s, to.add(row * output_stride + c), d_raw, n);
                 }
             });
         }

@@ -95,6 +95,8 @@ impl<C: Element> Kernel for ConvolveRows<'_, C> {
                 clamp: epilogue.clamp,
                 ahead: filter.data.as_ptr(),
                 ahead_len: 0,
+                next: filter.data.as_ptr(),
+                next_len: 0,
             };
             for (y, rows) in inputs.iter().enumerate() {
                 let mut segments = [rows[0].as_ptr(); 9];

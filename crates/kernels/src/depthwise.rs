@@ -1,4 +1,4 @@
-//! Depthwise 3×3 convolution by rows: forward, and the gradients of input and filter.
+//! Depthwise 3×3 convolution by rows, forward ([`crate::depthwise_backward`] has the gradients).
 //!
 //! Whoever calls hands over the three rows that a filter touches; a row above or below the image is
 //! a row of zeros. A row is padded, its zero columns part of the slice ([`crate::batch_norm`] fills
@@ -105,8 +105,6 @@ pub struct RowEpilogue<'a> {
 /// One output row: `output[x][c] = Σ rows[ky][x·stride + kx·dilation][c] · weights[3·ky + kx][c]`.
 ///
 /// What lies between output pixels (see [`RowGeometry::output_stride`]) stays as it is.
-/// With the filter turned by 180° and rows of output gradients this is also the gradient of the
-/// input (see [`turned`]).
 ///
 /// # Panics
 /// If a length does not fit `geometry`.
@@ -484,114 +482,6 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
     }
 }
 
-/// Adds one output row's part of the filter's gradient:
-/// `grad[3·ky + kx][c] += Σₓ rows[ky][x·stride + kx·dilation][c] · d_output[x][c]`.
-///
-/// # Panics
-/// If a length does not fit `geometry`.
-pub fn accumulate_filter_gradient(
-    isa: Isa,
-    geometry: RowGeometry,
-    rows: [&[f32]; 3],
-    d_output: &[f32],
-    grad: &mut [f32],
-) {
-    geometry.check(&rows, grad.len(), d_output.len());
-    assert!(geometry.present.is_none(), "padded rows");
-    // SAFETY: the lengths are as `geometry` needs them.
-    unsafe { dispatch(isa, FilterGradient { geometry, rows, d_output, grad }) }
-}
-
-struct FilterGradient<'a> {
-    geometry: RowGeometry,
-    rows: [&'a [f32]; 3],
-    d_output: &'a [f32],
-    grad: &'a mut [f32],
-}
-
-impl Kernel for FilterGradient<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(mut self, s: S) {
-        let RowGeometry { outputs, channels, stride, dilation, .. } = self.geometry;
-        // SAFETY: `accumulate_filter_gradient` checked every length.
-        unsafe {
-            for first in (0..outputs).step_by(SEGMENT) {
-                let end = outputs.min(first + SEGMENT);
-                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
-                    match (stride, dilation) {
-                        (1, 1) => self.segment::<S, PARTIAL, 2, 1>(s, c, n, first, end),
-                        (2, 1) => self.segment::<S, PARTIAL, 2, 2>(s, c, n, first, end),
-                        _ => self.segment::<S, PARTIAL, 0, 0>(s, c, n, first, end),
-                    }
-                });
-            }
-        }
-    }
-}
-
-/// Outputs whose inputs stay in the L1 cache while all channels of them are walked.
-const SEGMENT: usize = 16;
-
-impl FilterGradient<'_> {
-    /// The outputs `first..end` of one block of channels, `GROUP` at a time as in
-    /// [`ConvolveRow::row`]; the nine sums stay in registers.
-    #[inline(always)]
-    unsafe fn segment<S: Simd, const PARTIAL: bool, const GROUP: usize, const STRIDE: usize>(
-        &mut self,
-        s: S,
-        c: usize,
-        n: usize,
-        first: usize,
-        end: usize,
-    ) {
-        // SAFETY: see `run`; the last column that is read belongs to the last output.
-        unsafe {
-            let RowGeometry { channels, pixel_stride, output_stride, stride, dilation, .. } = self.geometry;
-            let grad = self.grad.as_mut_ptr().add(c);
-            let d_output = self.d_output.as_ptr().add(c);
-            let mut sums = taps::<S, PARTIAL>(s, grad, channels, n);
-            let mut x = first;
-            while GROUP > 0 && x + GROUP <= end {
-                let mut d = [s.splat(0.0); GROUP];
-                for (output, d) in d.iter_mut().enumerate() {
-                    *d = simd::load::<S, PARTIAL>(s, d_output.add((x + output) * output_stride), n);
-                }
-                for ky in 0..3 {
-                    let row = self.rows[ky].as_ptr().add(x * STRIDE * pixel_stride + c);
-                    for column in 0..(GROUP.max(1) - 1) * STRIDE + 3 {
-                        let value = simd::load::<S, PARTIAL>(s, row.add(column * pixel_stride), n);
-                        for (output, &d) in d.iter().enumerate() {
-                            if column >= output * STRIDE && column < output * STRIDE + 3 {
-                                let kx = column - output * STRIDE;
-                                sums[ky][kx] = s.mul_add(value, d, sums[ky][kx]);
-                            }
-                        }
-                    }
-                }
-                x += GROUP;
-            }
-            while x < end {
-                let d = simd::load::<S, PARTIAL>(s, d_output.add(x * output_stride), n);
-                for ky in 0..3 {
-                    let row = self.rows[ky].as_ptr().add(x * stride * pixel_stride + c);
-                    for kx in 0..3 {
-                        let value = simd::load::<S, PARTIAL>(s, row.add(kx * dilation * pixel_stride), n);
-                        sums[ky][kx] = s.mul_add(value, d, sums[ky][kx]);
-                    }
-                }
-                x += 1;
-            }
-            for (ky, sums) in sums.into_iter().enumerate() {
-                for (kx, sum) in sums.into_iter().enumerate() {
-                    simd::store::<S, PARTIAL>(s, grad.add((3 * ky + kx) * channels), sum, n);
-                }
-            }
-        }
-    }
-}
-
 /// Rearranges a filter from `[channels][9]` (as weights are stored) to `[9][channels]`.
 ///
 /// # Panics
@@ -602,17 +492,5 @@ pub fn by_tap(filter: &[f32], channels: usize, out: &mut [f32]) {
         for (tap, &weight) in taps.iter().enumerate() {
             out[tap * channels + channel] = weight;
         }
-    }
-}
-
-/// Turns a filter `[9][channels]` by 180°: what [`convolve_row`] needs to carry gradients back.
-///
-/// # Panics
-/// If the lengths differ or are not 9 · `channels`.
-pub fn turned(filter: &[f32], channels: usize, out: &mut [f32]) {
-    assert!(filter.len() == TAPS * channels && out.len() == TAPS * channels);
-    for tap in 0..TAPS {
-        let from = (TAPS - 1 - tap) * channels;
-        out[tap * channels..][..channels].copy_from_slice(&filter[from..][..channels]);
     }
 }

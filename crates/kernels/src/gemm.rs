@@ -221,6 +221,26 @@ pub struct Epilogue<'a> {
     pub clamp: Option<Clamp>,
 }
 
+/// Memory that the caller of a product reads or writes after it. It is asked for while the product
+/// is at work, which leaves the memory idle: what comes next then finds it in the cache.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ahead<'a>(pub [&'a [f32]; 2]);
+
+impl Ahead<'_> {
+    /// The share of one of `panels` panels of columns: where it begins and how many values it has.
+    fn share(&self, panel: usize, panels: usize) -> (*const f32, usize) {
+        let Self([first, second]) = self;
+        // Each part is asked for during its share of the panels.
+        let total = first.len() + second.len();
+        let turn = if total == 0 { 0 } else { (panels * first.len()).div_ceil(total) };
+        let (part, panel, panels) =
+            if panel < turn { (first, panel, turn) } else { (second, panel - turn, panels - turn) };
+        let len = part.len().div_ceil(panels.max(1));
+        let start = (panel * len).min(part.len());
+        (part.as_ptr().wrapping_add(start), len.min(part.len() - start))
+    }
+}
+
 /// C = epilogue(A·B), for the columns of C: `first_column..first_column + c.columns` of B.
 ///
 /// Each element is one sum over k in order (in blocks of k whose partial sums pass through C), so
@@ -230,6 +250,21 @@ pub struct Epilogue<'a> {
 /// # Panics
 /// If shapes do not fit, or `first_column` is not a multiple of [`column_step`].
 pub fn gemm(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
+    gemm_ahead(a, b, first_column, c, epilogue, Ahead::default());
+}
+
+/// [`gemm`], which asks for `ahead` meanwhile.
+///
+/// # Panics
+/// As [`gemm`].
+pub fn gemm_ahead(
+    a: MatrixRef,
+    b: &PackedB,
+    first_column: usize,
+    c: MatrixMut,
+    epilogue: Epilogue,
+    ahead: Ahead,
+) {
     let width = panel_width(b.isa);
     assert_eq!(a.columns, b.k, "columns of A against rows of B");
     assert_eq!(a.rows, c.rows, "rows of A against rows of C");
@@ -239,7 +274,7 @@ pub fn gemm(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilog
     }
     // SAFETY: the constructors of the matrices checked their extents; the panels from
     // `first_column` on cover C's columns, and the bias covers them too.
-    unsafe { dispatch(b.isa, Gemm { a, b, first_column, c, epilogue }) }
+    unsafe { dispatch(b.isa, Gemm { a, b, first_column, c, epilogue, ahead }) }
 }
 
 /// Columns of B that share a panel: the granularity of [`gemm`]'s `first_column`.
@@ -253,6 +288,7 @@ struct Gemm<'a> {
     first_column: usize,
     c: MatrixMut<'a>,
     epilogue: Epilogue<'a>,
+    ahead: Ahead<'a>,
 }
 
 impl Kernel for Gemm<'_> {
@@ -260,10 +296,11 @@ impl Kernel for Gemm<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { a, b, first_column, c, epilogue } = self;
+        let Self { a, b, first_column, c, epilogue, ahead: touched } = self;
         let c_data = c.data;
         let width = S::LANES * TILE_VECTORS;
         let k_blocks = b.k.div_ceil(K_BLOCK).max(1);
+        let panels = c.columns.div_ceil(width);
         let steps_of = |block: usize| K_BLOCK.min(b.k - block * K_BLOCK);
         // Where a block of a panel lies in B, and how many values it has.
         let panel =
@@ -285,6 +322,7 @@ impl Kernel for Gemm<'_> {
                     // (An address without memory behind it would cost a walk through the page tables.)
                     (here.0, 0)
                 };
+                let (next, next_len) = touched.share(block * panels + j / width, k_blocks * panels);
                 let tile = Tile {
                     steps,
                     a_row: a.stride,
@@ -297,6 +335,8 @@ impl Kernel for Gemm<'_> {
                     clamp: epilogue.clamp.filter(|_| last),
                     ahead: b.data.as_ptr().wrapping_add(ahead),
                     ahead_len,
+                    next,
+                    next_len,
                 };
                 // SAFETY: panel `column / width` holds k·width values from `column * k` on, of
                 // which k0..k0 + steps are read; A and C hold `rows` rows of their strides.
@@ -313,12 +353,13 @@ impl Kernel for Gemm<'_> {
 
 /// C += Aᵀ·B over the rows that A and B share: A is `[r, m]`, B `[r, n]`, C `[m, n]`.
 ///
-/// Each element adds its r products in order, in registers, to what C holds.
+/// Each element adds its r products in order, in registers, to what C holds. `ahead` is asked for
+/// meanwhile.
 ///
 /// # Panics
 /// If shapes do not fit, or B's stride is less than [`padded_stride`] asks for: whole tiles of
 /// B's columns are read (what lies beyond the columns does not influence the result).
-pub fn gemm_transposed_accumulate(isa: Isa, a: MatrixRef, b: MatrixRef, c: MatrixMut) {
+pub fn gemm_transposed_accumulate(isa: Isa, a: MatrixRef, b: MatrixRef, c: MatrixMut, ahead: Ahead) {
     assert_eq!(a.rows, b.rows, "rows of A against rows of B");
     assert_eq!(a.columns, c.rows, "columns of A against rows of C");
     assert_eq!(b.columns, c.columns, "columns of B against columns of C");
@@ -329,7 +370,7 @@ pub fn gemm_transposed_accumulate(isa: Isa, a: MatrixRef, b: MatrixRef, c: Matri
     );
     // SAFETY: the constructors checked the extents, and the line above that whole tiles of B's
     // columns can be read in every row.
-    unsafe { dispatch(isa, TransposedGemm { a, b, c }) }
+    unsafe { dispatch(isa, TransposedGemm { a, b, c, ahead }) }
 }
 
 /// The least row stride with which a matrix of `columns` may be the B of
@@ -345,6 +386,7 @@ struct TransposedGemm<'a> {
     a: MatrixRef<'a>,
     b: MatrixRef<'a>,
     c: MatrixMut<'a>,
+    ahead: Ahead<'a>,
 }
 
 impl Kernel for TransposedGemm<'_> {
@@ -352,10 +394,13 @@ impl Kernel for TransposedGemm<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { a, b, c } = self;
+        let Self { a, b, c, ahead: Ahead([first, second]) } = self;
         let c_data = c.data;
         let width = S::LANES * TILE_VECTORS;
+        let panels = c.columns.div_ceil(width);
         for j in (0..c.columns).step_by(width) {
+            let (ahead, ahead_len) = Ahead([first, &[]]).share(j / width, panels);
+            let (next, next_len) = Ahead([second, &[]]).share(j / width, panels);
             let tile = Tile {
                 steps: a.rows,
                 a_row: 1,
@@ -366,8 +411,10 @@ impl Kernel for TransposedGemm<'_> {
                 accumulate: true,
                 bias: None,
                 clamp: None,
-                ahead: b.data.as_ptr(),
-                ahead_len: 0,
+                ahead,
+                ahead_len,
+                next,
+                next_len,
             };
             // SAFETY: row r of A holds all tile rows' scalars, row r of B a whole tile from j on.
             unsafe {
@@ -393,9 +440,12 @@ pub(crate) struct Tile {
     pub accumulate: bool,
     pub bias: Option<*const f32>,
     pub clamp: Option<Clamp>,
-    /// So many values from here on are asked for while the tiles are walked.
+    /// So many values from here on are asked for while the tiles are walked,
     pub ahead: *const f32,
     pub ahead_len: usize,
+    /// and so many from here on.
+    pub next: *const f32,
+    pub next_len: usize,
 }
 
 impl Tile {
@@ -417,9 +467,11 @@ impl Tile {
         let narrow = self.columns <= S::LANES;
         let tiles = rows.div_ceil(S::TILE_ROWS);
         // Asked for evenly; less than a line a step: rather some lines twice than any too late.
-        let steps = segments.len() * self.steps;
-        let ahead_step = self.ahead_len.div_ceil((tiles * steps).max(1));
-        let mut ahead = self.ahead;
+        let k = segments.len() * self.steps;
+        let ahead_step = self.ahead_len.div_ceil((tiles * k).max(1));
+        let next_step = self.next_len.div_ceil((tiles * k).max(1));
+        let steps = (ahead_step, next_step);
+        let (mut ahead, mut next) = (self.ahead, self.next);
         let (mut left, mut a) = (rows, 0);
         for tile in 0..tiles {
             let height = left.div_ceil(tiles - tile);
@@ -429,9 +481,9 @@ impl Tile {
                         // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
                         $($height if $height <= S::TILE_ROWS => unsafe {
                             if narrow {
-                                self.walk::<S, C, $height, 1>(s, segments, a, b, c, ahead, ahead_step);
+                                self.walk::<S, C, $height, 1>(s, segments, a, b, c, (ahead, next), steps);
                             } else {
-                                self.walk::<S, C, $height, TILE_VECTORS>(s, segments, a, b, c, ahead, ahead_step);
+                                self.walk::<S, C, $height, TILE_VECTORS>(s, segments, a, b, c, (ahead, next), steps);
                             }
                         },)*
                         _ => unreachable!("a tile has 1 to TILE_ROWS rows"),
@@ -441,7 +493,8 @@ impl Tile {
             walk!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
             a += height * self.a_row;
             c = c.wrapping_add(height * self.c_row);
-            ahead = ahead.wrapping_add(ahead_step * steps);
+            ahead = ahead.wrapping_add(ahead_step * k);
+            next = next.wrapping_add(next_step * k);
             left -= height;
         }
     }
@@ -457,8 +510,8 @@ impl Tile {
         a: usize,
         b: *const f32,
         c: *mut C,
-        mut ahead: *const f32,
-        ahead_step: usize,
+        (mut ahead, mut next): (*const f32, *const f32),
+        (ahead_step, next_step): (usize, usize),
     ) {
         // SAFETY: all addresses lie within the matrices whose extents the callers of `gemm` and
         // `gemm_transposed_accumulate` checked; B is readable for whole tiles; C is touched for
@@ -477,7 +530,9 @@ impl Tile {
                         }
                     }
                     s.prefetch(ahead);
+                    s.prefetch(next);
                     ahead = ahead.wrapping_add(ahead_step);
+                    next = next.wrapping_add(next_step);
                     a_at = a_at.wrapping_add(self.a_step);
                     b_at = b_at.wrapping_add(self.b_step);
                 }

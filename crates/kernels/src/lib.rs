@@ -13,6 +13,7 @@ pub mod bf16;
 pub mod buffer;
 pub mod conv;
 pub mod depthwise;
+pub mod depthwise_backward;
 pub mod element;
 pub mod gemm;
 pub mod im2col;

@@ -2,9 +2,7 @@
 
 mod support;
 
-use mobilenet_kernels::depthwise::{
-    Present, RowEpilogue, RowGeometry, accumulate_filter_gradient, by_tap, convolve_row, pixel_stride, turned,
-};
+use mobilenet_kernels::depthwise::{Present, RowEpilogue, RowGeometry, by_tap, convolve_row, pixel_stride};
 use mobilenet_kernels::{Clamp, Isa};
 use mobilenet_reference::{Geometry, Pads, activation, conv, magnitudes, widen};
 use proptest::prelude::*;
@@ -17,12 +15,11 @@ struct Padded {
 }
 
 impl Padded {
-    /// Spreads `image` by `spread` zero pixels' distance (1: none), with `before` zero rows and
-    /// columns before it and as many behind as `height` and `width` ask for.
+    /// Puts `top` zero rows and `left` zero columns before `image`, and as many behind it as `height` and
+    /// `width` ask for.
     fn new(
         image: &[f32],
         (columns, channels): (usize, usize),
-        spread: usize,
         (top, left): (usize, usize),
         (height, width): (usize, usize),
         pixel: usize,
@@ -33,7 +30,7 @@ impl Padded {
         }
         let mut rows = vec![blank; height];
         for (i, value) in image.chunks_exact(channels).enumerate() {
-            let (row, column) = (top + i / columns * spread, left + i % columns * spread);
+            let (row, column) = (top + i / columns, left + i % columns);
             // What lies beyond belongs to inputs that no output reads.
             if row < height && column < width {
                 rows[row][column * pixel..][..channels].copy_from_slice(value);
@@ -47,17 +44,17 @@ impl Padded {
     }
 }
 
-/// One image through the row kernels, forward and both gradients, against the oracle.
+/// One image through the row kernel against the oracle.
 fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Option<Clamp>, seed: u64) {
     let g = geometry;
     let what = format!("{} {channels} channels, gap {gap}, {g:?}", isa.name());
     let pixel = channels + gap;
     let mut random = Random(seed);
     let (x, w) = (random.values(g.input_pixels() * channels), random.values(9 * channels));
-    let (bias, d_y) = (random.values(channels), random.values(g.output_pixels() * channels));
+    let bias = random.values(channels);
     let mut taps = vec![0.0; w.len()];
     by_tap(&w, channels, &mut taps);
-    let (outputs, out_rows) = (g.output_width(), g.output_height());
+    let outputs = g.output_width();
     let rows = RowGeometry {
         outputs,
         channels,
@@ -68,10 +65,8 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
         present: None,
     };
     let padded_size = (g.height + g.pads.top + g.pads.bottom, g.width + g.pads.left + g.pads.right);
-    let padded = Padded::new(&x, (g.width, channels), 1, (g.pads.top, g.pads.left), padded_size, pixel);
-    let (x64, w64, d64) = (widen(&x), widen(&w), widen(&d_y));
-
-    // Forward.
+    let padded = Padded::new(&x, (g.width, channels), (g.pads.top, g.pads.left), padded_size, pixel);
+    let (x64, w64) = (widen(&x), widen(&w));
     let mut y = vec![0.0; g.output_pixels() * channels];
     for (row, y) in y.chunks_exact_mut(outputs * channels).enumerate() {
         let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp });
@@ -113,49 +108,6 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
             assert_eq!(found[..channels], *expected, "{what}: outputs apart");
             assert!(found[channels..].iter().all(|&v| v == SENTINEL), "{what}: between outputs");
         }
-        for (to, from) in row.chunks_mut(apart.output_stride).zip(d_y.chunks(channels)) {
-            to[..channels].copy_from_slice(from);
-        }
-        let (mut found, mut expected) = (vec![0.0; 9 * channels], vec![0.0; 9 * channels]);
-        let three = padded.three(0, g.dilation);
-        accumulate_filter_gradient(isa, apart, three, &row, &mut found);
-        accumulate_filter_gradient(isa, rows, three, &d_y[..outputs * channels], &mut expected);
-        assert_eq!(found, expected, "{what}: filter, outputs apart");
-    }
-
-    // Gradient of the filter: one call a row of outputs, on top of what is there.
-    let before = random.values(9 * channels);
-    let mut grad = before.clone();
-    for (row, d) in d_y.chunks_exact(outputs * channels).enumerate() {
-        accumulate_filter_gradient(isa, rows, padded.three(row * g.stride, g.dilation), d, &mut grad);
-    }
-    let exact = conv::depthwise_d_weight(&x64, &d64, channels, &g);
-    let magnitude = conv::depthwise_d_weight(&magnitudes(&x64), &magnitudes(&d64), channels, &g);
-    let tap_major = |values: &[f64], add: &dyn Fn(f32) -> f64| -> Vec<f64> {
-        (0..9 * channels).map(|i| values[i % channels * 9 + i / channels] + add(before[i])).collect()
-    };
-    let exact = tap_major(&exact, &|v| f64::from(v));
-    let magnitude = tap_major(&magnitude, &|v| f64::from(v.abs()));
-    assert_within(&format!("{what}: filter"), &grad, &exact, &magnitude, outputs * out_rows + 2);
-
-    // Gradient of the input: the turned filter over the output gradients, spread by the stride.
-    // Tap k of input i is output (i + pad − k·dilation) / stride: turned, the first tap needs
-    // 2·dilation − pad zeros before, which is negative where there is more padding than that.
-    let reach = 2 * g.dilation;
-    if g.pads.top <= reach && g.pads.left <= reach {
-        let mut around = vec![0.0; taps.len()];
-        turned(&taps, channels, &mut around);
-        let size = (g.height + reach, g.width + reach);
-        let before = (reach - g.pads.top, reach - g.pads.left);
-        let spread = Padded::new(&d_y, (outputs, channels), g.stride, before, size, pixel);
-        let back = RowGeometry { outputs: g.width, stride: 1, ..rows };
-        let mut d_x = vec![0.0; x.len()];
-        for (row, d_x) in d_x.chunks_exact_mut(g.width * channels).enumerate() {
-            convolve_row(isa, back, spread.three(row, g.dilation), &around, None, d_x);
-        }
-        let exact = conv::depthwise_d_input(&d64, &w64, channels, &g);
-        let magnitude = conv::depthwise_d_input(&magnitudes(&d64), &magnitudes(&w64), channels, &g);
-        assert_within(&format!("{what}: input"), &d_x, &exact, &magnitude, 9 + 1);
     }
 }
 

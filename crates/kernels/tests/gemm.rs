@@ -3,8 +3,8 @@
 mod support;
 
 use mobilenet_kernels::gemm::{
-    Epilogue, MatrixMut, MatrixRef, PackedB, column_blocks, column_step, gemm, gemm_transposed_accumulate,
-    padded_stride,
+    Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, column_blocks, column_step, gemm, gemm_ahead,
+    gemm_transposed_accumulate, padded_stride,
 };
 use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Clamp, Isa};
@@ -187,6 +187,7 @@ fn check_transposed(isa: Isa, rows: usize, m: usize, n: usize, seed: u64) {
         MatrixRef::new(&spread_a, rows, m, a_stride),
         MatrixRef::new(&spread_b, rows, n, b_stride),
         MatrixMut::new(&mut c, m, n, c_stride),
+        Ahead([&spread_a, &[]]),
     );
     let found = without_gaps(&c, m, n, c_stride);
 
@@ -199,6 +200,27 @@ fn check_transposed(isa: Isa, rows: usize, m: usize, n: usize, seed: u64) {
         *magnitude += before.abs();
     }
     assert_within(&what, &found, &exact, &magnitude, rows + 3);
+}
+
+#[test]
+fn what_is_asked_for_ahead_changes_nothing() {
+    on_every_isa(|isa| {
+        let (m, k, n) = (17, 400, 70);
+        let mut random = Random(3);
+        let (a, next) = (random.values(m * k), random.values(1000));
+        let mut b = PackedB::new(isa, k, n);
+        b.pack(&random.values(k * n));
+        let mut expected = vec![0.0; m * n];
+        let a = MatrixRef::new(&a, m, k, k);
+        gemm(a, &b, 0, MatrixMut::new(&mut expected, m, n, n), Epilogue::default());
+        for (first, second) in [(0, 1000), (1000, 0), (1, 999), (500, 500), (3, 0), (0, 0)] {
+            let ahead = Ahead([&next[..first], &next[..second]]);
+            let mut found = vec![0.0; m * n];
+            let c = MatrixMut::new(&mut found, m, n, n);
+            gemm_ahead(a, &b, 0, c, Epilogue::default(), ahead);
+            assert_eq!(found, expected, "{}", isa.name());
+        }
+    });
 }
 
 #[test]
@@ -224,6 +246,7 @@ fn transposed_products_refuse_rows_without_slack() {
                 MatrixRef::new(&values, 2, 1, 1),
                 MatrixRef::new(&values, 2, 3, 3),
                 MatrixMut::new(&mut c, 1, 3, 3),
+                Ahead::default(),
             );
         }));
         assert!(panic.is_err(), "{} read beyond the rows of B", isa.name());

@@ -5,7 +5,8 @@ mod support;
 use mobilenet_kernels::Isa;
 use mobilenet_kernels::conv::{ConvGeometry, convolve_rows};
 use mobilenet_kernels::gemm::{
-    Epilogue, MatrixMut, MatrixRef, PackedB, column_step, gemm, gemm_transposed_accumulate, padded_stride,
+    Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, column_step, gemm, gemm_transposed_accumulate,
+    padded_stride,
 };
 use mobilenet_kernels::im2col::{Windows, gather, scatter_add};
 use mobilenet_reference::{Geometry, Pads, conv, magnitudes, widen};
@@ -104,7 +105,7 @@ fn check(isa: Isa, (inputs, outputs): (usize, usize), g: Geometry, strip: usize,
         gemm(rows, &forward, 0, out, Epilogue::default());
         let d = MatrixRef::new(&d_y[range], count, outputs, outputs);
         let grad = MatrixMut::new(&mut d_weight, outputs, patch, patch);
-        gemm_transposed_accumulate(isa, d, rows, grad);
+        gemm_transposed_accumulate(isa, d, rows, grad, Ahead::default());
         let mut d_patches = vec![f32::NAN; count * stride];
         gemm(d, &backward, 0, MatrixMut::new(&mut d_patches, count, patch, stride), Epilogue::default());
         scatter_add(windows, &d_patches, stride, first, count, &mut d_padded);

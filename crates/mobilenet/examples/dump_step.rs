@@ -83,7 +83,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let first = batches.first().ok_or("no images/0")?;
 
-    let mut executor = CpuExecutor::new(&architecture, &weights, &CpuOptions { threads, isa })?;
+    let mut executor =
+        CpuExecutor::new(&architecture, &weights, &CpuOptions { threads, isa, ..CpuOptions::default() })?;
     let mut results = BTreeMap::new();
     results.insert("logits.infer".to_owned(), executor.infer(&first.0)?);
     let mut losses: Vec<f64> = Vec::with_capacity(steps);

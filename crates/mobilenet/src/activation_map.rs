@@ -135,7 +135,7 @@ mod tests {
             let shape = [3, resolution, resolution, 3];
             let data = (0..shape.iter().product()).map(|_| rng.normal() as f32).collect();
             let images = Tensor::new(&shape, data).unwrap();
-            let options = CpuOptions { threads: Some(threads), isa: None };
+            let options = CpuOptions { threads: Some(threads), ..CpuOptions::default() };
             let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
             let logits = executor.infer(&images).unwrap();
             let features = executor.features(&images).unwrap();

@@ -30,7 +30,7 @@ fn weights(a: &Architecture) -> Weights {
 }
 
 fn network(a: &Architecture, threads: usize) -> CpuExecutor {
-    let options = CpuOptions { threads: Some(threads), isa: None };
+    let options = CpuOptions { threads: Some(threads), recompute: threads == 2, ..CpuOptions::default() };
     CpuExecutor::new(a, &weights(a), &options).unwrap()
 }
 

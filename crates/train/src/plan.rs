@@ -91,7 +91,7 @@ fn brightness(train: &dyn Dataset) -> Result<(f64, f64)> {
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The recipe with every choice filled in: the same recipe and data give the same run.
-    /// (Left open are only `threads`, `workers` and such, on which results do not depend.)
+    /// (Left open are only `threads`, `workers`, `recompute` and such, on which results do not depend.)
     pub recipe: Recipe,
     /// What was chosen and why, a line each.
     pub choices: Vec<String>,

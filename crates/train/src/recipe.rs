@@ -230,6 +230,9 @@ pub struct Recipe {
     pub seed: Option<u64>,
     /// Threads that compute; all cores when left out. Results do not depend on it.
     pub threads: Option<usize>,
+    /// Whether depthwise outputs are computed again on the way back instead of kept: less memory, a
+    /// little more time. Results do not depend on it.
+    pub recompute: Option<bool>,
     /// Seconds between saves within an epoch.
     pub save_seconds: Option<f64>,
     /// Whether evaluation averages each image with its mirror image.

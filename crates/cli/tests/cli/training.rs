@@ -203,11 +203,13 @@ fn json_of_a_run_is_one_value() {
 }
 
 #[test]
-fn threads_and_workers_do_not_change_a_bit() {
+fn threads_workers_and_recomputing_do_not_change_a_bit() {
     let place = Place::new();
     let more = ["--dropout", "0.1", "--jitter", "0.2", "--flip"];
     place.train("one", &[&more[..], &["--threads", "1", "--workers", "1"]].concat()).succeeded();
-    place.train("two", &[&more[..], &["--threads", "2", "--workers", "3"]].concat()).succeeded();
+    place
+        .train("two", &[&more[..], &["--threads", "2", "--workers", "3", "--recompute"]].concat())
+        .succeeded();
     assert_eq!(place.models("one"), place.models("two"));
 }
 

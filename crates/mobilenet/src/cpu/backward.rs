@@ -5,14 +5,15 @@
 //! layer's pixels does everything while it is in the cache: gradient of the raw output, gradient of
 //! the input, share of the filter's gradient, and the sums that the layer before needs.
 
-use mobilenet_kernels::batch_norm::{self, Correction, GradientSums, Normalisation};
-use mobilenet_kernels::depthwise::{self, RowGeometry};
-use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::batch_norm::{self, Affine, Correction, GradientSums, Normalisation};
+use mobilenet_kernels::depthwise;
+use mobilenet_kernels::depthwise_backward::{self, BackwardGeometry, RowGradients};
+use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::parallel::chunks;
-use mobilenet_kernels::{im2col, pooling};
+use mobilenet_kernels::{Clamp, im2col, pooling};
 
-use super::forward::{State, padded_row_len, product, ring_rows};
-use super::rows::{Ring, Source, chunk_pixels, images_per_item, row_geometry, windows};
+use super::forward::{State, Training, depthwise_forward, product, source};
+use super::rows::{Ring, Source, chunk_pixels, images_per_item, room_ahead, windows};
 use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine, Stored};
 use crate::architecture::{Layer, Operator};
@@ -49,7 +50,7 @@ impl Step<'_> {
 /// Pieces that the pixels or images of a batch are cut into, each with a partial filter gradient of
 /// `len` values: fewer where those would take much memory.
 fn pieces(most: usize, len: usize) -> usize {
-    const MEMORY: usize = 16 << 20;
+    const MEMORY: usize = 4 << 20;
     let fit = (MEMORY / len.max(1)).clamp(4, 16);
     fit.min(most).max(1)
 }
@@ -76,52 +77,49 @@ impl CpuExecutor {
 
         let first = self.frozen.convs;
         let Self { engine, convs, parameters, training, timing, .. } = self;
-        let [mut current, mut next] = std::mem::take(&mut training.gradients);
+        let Training { input, states, layout, block, shared, moments, sums, partials, .. } = training;
+        let (block, shared) = (block.at_least(layout.len), shared.at_least(layout.shared));
+        // The depthwise layer whose raw output the shared memory holds.
+        let mut at_hand = (first..convs.len()).rfind(|&index| layout.is_shared(index - first));
         for index in (first..convs.len()).rev() {
             let start = timing.start();
-            let (earlier, rest) = training.states.split_at(index);
-            let earlier = &earlier[first..];
-            let state = &rest[0];
+            let input = &input[..batch * convs[first].layer.input.len()];
+            let before = |index: usize| if index > first { Some(&states[index - 1]) } else { None };
+            for again in [index, index.saturating_sub(1).max(first)] {
+                if layout.is_shared(again - first) && at_hand != Some(again) {
+                    let (values, z) = layout.forward(again - first, input, block, shared);
+                    let source = source(engine, convs, again, before(again), values);
+                    let (layer, weight) = (&convs[again].layer, &parameters[convs[again].weight].value);
+                    depthwise_forward(engine, layer, source, weight, z, moments);
+                    at_hand = Some(again);
+                }
+            }
+            let state = &states[index];
             let conv = &convs[index];
             let layer = &conv.layer;
             let pixels = batch * layer.output.pixels();
-            let (offset, slope) = normalisation_gradients(parameters, conv, state, &training.sums[0], pixels);
+            let (offset, slope) = normalisation_gradients(parameters, conv, state, &sums[0], pixels);
+            let (values, z, d_output, d_input) = layout.backward(index - first, input, block, shared);
             let step = Step {
                 layer,
                 batch,
                 normalisation: state.normalisation(engine.clamp),
                 correction: Correction { offset: &offset, slope: &slope },
-                z: &state.z[..batch * layer.output.len()],
-                d_output: &current[..batch * layer.output.len()],
-                source: match earlier.last() {
-                    Some(previous) => previous.source(engine, &convs[index - 1].layer, batch),
-                    None => Source {
-                        isa: engine.isa,
-                        values: &training.input[..batch * layer.input.len()],
-                        shape: layer.input,
-                        affine: None,
-                        clamp: engine.clamp,
-                    },
-                },
-                before: earlier.last().map(|previous| previous.normalisation(engine.clamp)),
+                z,
+                d_output,
+                source: source(engine, convs, index, before(index), values),
+                before: before(index).map(|state| state.normalisation(engine.clamp)),
             };
             let Stored { value, grad, .. } = &mut parameters[conv.weight];
-            // The first layer needs no gradient of its input; only the full convolution leaves it out.
-            let d_input = match (step.before, layer.operator) {
-                (None, Operator::Conv) => &mut [],
-                _ => next.at_least(batch * layer.input.len()),
-            };
-            let memory = (&mut training.partials, &mut training.sums);
+            let memory = (&mut *partials, &mut *sums);
             let items = match layer.operator {
                 Operator::Depthwise => depthwise_backward(engine, &step, value, grad, d_input, memory),
                 Operator::Pointwise => pointwise_backward(engine, &step, value, grad, d_input, memory),
                 _ => conv_backward(engine, &step, value, grad, d_input, memory),
             };
-            merge_sums(&mut training.sums, items);
+            merge_sums(sums, items);
             timing.stop(start, Pass::Backward, &layer.name);
-            std::mem::swap(&mut current, &mut next);
         }
-        training.gradients = [current, next];
         Ok(())
     }
 
@@ -144,7 +142,8 @@ impl CpuExecutor {
             let rows = grad.len() / features;
             let d = MatrixRef::new(&d_logits[item * block..], batch, rows, outputs);
             let pooled = MatrixRef::new(pooled, batch, features, stride);
-            gemm::gemm_transposed_accumulate(isa, d, pooled, MatrixMut::new(grad, rows, features, features));
+            let grad = MatrixMut::new(grad, rows, features, features);
+            gemm::gemm_transposed_accumulate(isa, d, pooled, grad, Ahead::default());
         });
         if self.frozen.convs == convs.len() {
             return;
@@ -160,12 +159,15 @@ impl CpuExecutor {
         let (Some(state), Some(conv)) = (training.states.last(), convs.last()) else { return };
         let shape = conv.layer.output;
         let normalisation = state.normalisation(engine.clamp);
-        let d_images = training.gradients[0].at_least(batch * shape.len());
+        let last = training.last_output();
+        let gradient = training.layout.gradients.last().cloned().unwrap_or(0..0);
+        let (kept, behind) = training.block.at_least(training.layout.len).split_at_mut(gradient.start);
+        let (z, d_images) = (&kept[last], &mut behind[..gradient.len()]);
         let sums = reset(&mut training.sums, batch, features);
         let parts = (chunks(d_images, shape.len()), chunks(sums, 1));
         engine.pool.run(batch, &mut engine.scratch, parts, |image, _, (d_image, sums)| {
             pooling::global_average_backward(&d_pooled[image * features..][..features], d_image);
-            let z = &state.z[image * shape.len()..][..shape.len()];
+            let z = &z[image * shape.len()..][..shape.len()];
             add_sums(&mut sums[0], engine.isa, normalisation, d_image, z);
         });
         merge_sums(&mut training.sums, batch);
@@ -252,6 +254,7 @@ fn pointwise_backward(
     let (input_stride, output_stride) = (gemm::padded_stride(isa, inputs), gemm::padded_stride(isa, outputs));
     let pixels = step.batch * step.layer.output.pixels();
     let chunk = chunk_pixels(input_stride + output_stride);
+    let ahead = room_ahead(weight.len());
     let wanted = pieces(pixels.div_ceil(chunk), weight.len());
     let per_item = pixels.div_ceil(wanted).next_multiple_of(chunk);
     let items = pixels.div_ceil(per_item);
@@ -270,14 +273,20 @@ fn pointwise_backward(
             let rows = d_input.len() / inputs;
             let range = first..first + rows;
             step.d_raw(range.clone(), d_raw, output_stride);
+            step.source.load(range.clone(), input, input_stride);
             let d = MatrixRef::new(d_raw, rows, outputs, output_stride);
-            gemm::gemm(d, &packed, 0, MatrixMut::new(d_input, rows, inputs, inputs), Epilogue::default());
+            // What the next chunk reads is asked for while this one is multiplied.
+            let next = if ahead { range.end..(range.end + chunk).min(pixels) } else { range.end..range.end };
+            let values = next.start * outputs..next.end * outputs;
+            let touched = Ahead([&step.d_output[values.clone()], &step.z[values]]);
+            let output = MatrixMut::new(d_input, rows, inputs, inputs);
+            gemm::gemm_ahead(d, &packed, 0, output, Epilogue::default(), touched);
             if let Some(before) = step.before {
-                sums[0].add_rows(isa, before, d_input, step.source.raw(range.clone()));
+                sums[0].add_rows(isa, before, d_input, step.source.raw(range));
             }
-            step.source.load(range, input, input_stride);
             let a = MatrixRef::new(input, rows, inputs, input_stride);
-            gemm::gemm_transposed_accumulate(isa, d, a, MatrixMut::new(partial, outputs, inputs, inputs));
+            let partial = MatrixMut::new(partial, outputs, inputs, inputs);
+            gemm::gemm_transposed_accumulate(isa, d, a, partial, Ahead([step.source.raw(next), &[]]));
         }
     });
     merge_partials(engine, partials, grad);
@@ -294,80 +303,57 @@ fn depthwise_backward(
 ) -> usize {
     let isa = engine.isa;
     let layer = step.layer;
-    let geometry = row_geometry(layer);
-    let (channels, pixel) = (geometry.channels, geometry.pixel_stride);
+    let channels = layer.input.channels;
     let mut taps = vec![0.0; weight.len()];
-    let mut turned = vec![0.0; weight.len()];
     depthwise::by_tap(weight, channels, &mut taps);
-    depthwise::turned(&taps, channels, &mut turned);
     let per_item = images_per_item(step.batch);
     let items = step.batch.div_ceil(per_item);
     let partials = &mut partials.at_least(items * weight.len())[..items * weight.len()];
-    let (input_len, output_len) = (layer.input.len(), layer.output.len());
     let parts = (
-        chunks(d_input, per_item * input_len),
+        chunks(d_input, per_item * layer.input.len()),
         chunks(partials, weight.len()),
         chunks(reset(sums, items, channels), 1),
     );
-    let input_row = padded_row_len(layer);
-    let gradient = GradientRows::new(layer, pixel);
-    let geometry_back = RowGeometry { outputs: layer.input.width, stride: 1, ..geometry };
-    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (d_input, partial, sums)| {
-        partial.fill(0.0);
-        let memory = scratch.input.at_least(Ring::memory(input_row, layer.dilation));
-        let mut inputs =
-            Ring::new(memory, input_row, layer.pads.left * pixel, layer.dilation, layer.input.height);
-        let memory = scratch.gradient.at_least(Ring::memory(gradient.row_len, layer.dilation));
-        let mut gradients =
-            Ring::new(memory, gradient.row_len, gradient.left, layer.dilation, gradient.height);
-        let d_image = scratch.output.at_least(output_len);
-        let first = item * per_item;
-        let (mut counted, mut done) = (0, 0);
-        for image in first..first + d_input.len() / input_len {
+    let geometry = BackwardGeometry {
+        inputs: layer.input.width,
+        outputs: layer.output.width,
+        channels,
+        pixel_stride: depthwise::pixel_stride(channels),
+        left: layer.pads.left,
+        stride: layer.stride,
+        dilation: layer.dilation,
+    };
+    let row_len = geometry.gradient_row_len();
+    let left = depthwise_backward::ZEROS * geometry.pixel_stride;
+    // Where there is no layer before, the input is read as it is.
+    let (ones, zeros) = (vec![1.0; channels], vec![0.0; channels]);
+    let identity = Affine { scale: &ones, shift: &zeros };
+    let before =
+        step.before.unwrap_or(Normalisation { affine: identity, mean: &zeros, clamp: Clamp::IDENTITY });
+    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (d_input, filter, sums)| {
+        filter.fill(0.0);
+        let sums = &mut sums[0];
+        let memory = scratch.gradient.at_least(Ring::memory(row_len, layer.dilation));
+        let mut gradients = Ring::new(memory, row_len, left, layer.dilation, layer.output.height);
+        for (image, d_input) in (item * per_item..).zip(d_input.chunks_exact_mut(layer.input.len())) {
             let source = step.source.image(image);
-            let pixels = layer.output.pixels();
-            step.d_raw(image * pixels..(image + 1) * pixels, d_image, channels);
-            // Filter: this layer's input rows against the gradient of its raw output.
-            inputs.rewind();
-            for (y, d_row) in d_image.chunks_exact(layer.output.width * channels).enumerate() {
-                let at = ring_rows(layer, y);
-                inputs.advance(at[2], |row, pixels| {
-                    let width = layer.input.width;
-                    source.load(row * width..(row + 1) * width, pixels, pixel);
-                });
-                depthwise::accumulate_filter_gradient(
-                    isa,
-                    geometry,
-                    at.map(|row| inputs.row(row)),
-                    d_row,
-                    partial,
-                );
-            }
-            // Input: the turned filter over rows of gradients.
+            let (width, out_width) = (layer.input.width, layer.output.width);
             gradients.rewind();
-            let d_rows = &mut d_input[done..done + input_len];
-            for (y, d_row) in d_rows.chunks_exact_mut(layer.input.width * channels).enumerate() {
-                let at = gradient.rows(y);
-                gradients.advance(at[2], |row, pixels| gradient.spread(row, d_image, pixels));
-                depthwise::convolve_row(
-                    isa,
-                    geometry_back,
-                    at.map(|row| gradients.row(row)),
-                    &turned,
-                    None,
-                    d_row,
-                );
-            }
-            done += input_len;
-            let last = done == d_input.len();
-            if let Some(before) = step.before
-                && (last || done - counted >= 256 * channels)
-            {
-                let z = &step.source.values[first * input_len + counted..first * input_len + done];
-                add_sums(&mut sums[0], isa, before, &d_input[counted..done], z);
-                counted = done;
+            for (y, d_input) in d_input.chunks_exact_mut(width * channels).enumerate() {
+                let rows = output_rows(layer, y);
+                if let Some(last) = rows.iter().flatten().max() {
+                    gradients.advance(*last as isize, |row, pixels| {
+                        let first = (image * layer.output.height + row) * out_width;
+                        step.d_raw(first..first + out_width, pixels, geometry.pixel_stride);
+                    });
+                }
+                let d_rows = rows.map(|row| row.map(|row| gradients.row(row as isize)));
+                let z = source.raw(y * width..(y + 1) * width);
+                let gradients = RowGradients { filter, sums };
+                depthwise_backward::backward_row(isa, geometry, d_rows, &taps, before, z, d_input, gradients);
             }
         }
+        sums.flush();
     });
     let mut by_tap = vec![0.0; weight.len()];
     merge_partials(engine, partials, &mut by_tap);
@@ -379,51 +365,13 @@ fn depthwise_backward(
     items
 }
 
-/// A depthwise layer's output gradient, spread out by its stride (zeros in between) and padded, so
-/// that the gradient of the input is a convolution of stride 1 with the turned filter.
-struct GradientRows<'a> {
-    layer: &'a Layer,
-    pixel: usize,
-    row_len: usize,
-    left: usize,
-    height: usize,
-    top: isize,
-}
-
-impl<'a> GradientRows<'a> {
-    fn new(layer: &'a Layer, pixel: usize) -> Self {
-        let reach = 2 * layer.dilation;
-        Self {
-            layer,
-            pixel,
-            row_len: (layer.input.width + reach) * pixel,
-            left: (reach - layer.pads.left) * pixel,
-            height: (layer.output.height - 1) * layer.stride + 1,
-            top: (reach - layer.pads.top) as isize,
-        }
-    }
-
-    /// The three spread rows that input row `y` needs.
-    fn rows(&self, y: usize) -> [isize; 3] {
-        [0, 1, 2].map(|k| y as isize - self.top + (k * self.layer.dilation) as isize)
-    }
-
-    /// Writes spread row `row`.
-    fn spread(&self, row: usize, d_image: &[f32], pixels: &mut [f32]) {
-        let (stride, channels) = (self.layer.stride, self.layer.output.channels);
-        let width = self.layer.output.width;
-        let step = stride * self.pixel;
-        if !row.is_multiple_of(stride) {
-            for pixel in pixels.chunks_mut(step).take(width) {
-                pixel[..channels].fill(0.0);
-            }
-            return;
-        }
-        let d_row = &d_image[row / stride * width * channels..][..width * channels];
-        for (pixel, d) in pixels.chunks_mut(step).zip(d_row.chunks_exact(channels)) {
-            pixel[..channels].copy_from_slice(d);
-        }
-    }
+/// The output rows that input row `y` contributes to, by the filter's row; none where there is none.
+fn output_rows(layer: &Layer, y: usize) -> [Option<usize>; 3] {
+    [0, 1, 2].map(|ky| {
+        let at = (y + layer.pads.top).checked_sub(ky * layer.dilation)?;
+        let row = at / layer.stride;
+        (at.is_multiple_of(layer.stride) && row < layer.output.height).then_some(row)
+    })
 }
 
 fn conv_backward(
@@ -469,7 +417,8 @@ fn conv_backward(
                 let d = MatrixRef::new(d_raw, rows, outputs, output_stride);
                 im2col::gather(windows, padded, first, rows, patches, patch_stride);
                 let a = MatrixRef::new(patches, rows, patch, patch_stride);
-                gemm::gemm_transposed_accumulate(isa, d, a, MatrixMut::new(partial, outputs, patch, patch));
+                let partial = MatrixMut::new(partial, outputs, patch, patch);
+                gemm::gemm_transposed_accumulate(isa, d, a, partial, Ahead::default());
                 if let Some(packed) = &packed {
                     let d_patches = MatrixMut::new(patches, rows, patch, patch_stride);
                     gemm::gemm(d, packed, 0, d_patches, Epilogue::default());

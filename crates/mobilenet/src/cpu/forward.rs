@@ -4,12 +4,13 @@
 //! while the output is in the cache; normalisation and activation happen when the next layer reads.
 
 use mobilenet_kernels::batch_norm::{Affine, GradientSums, Moments, Normalisation};
-use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::parallel::chunks;
 use mobilenet_kernels::{Buffer, Clamp, Isa, depthwise, im2col, pooling};
 
 use super::inference::End;
-use super::rows::{Ring, Source, chunk_pixels, images_per_item, row_geometry, windows};
+use super::layout::{Layout, Place};
+use super::rows::{Ring, Source, chunk_pixels, images_per_item, room_ahead, row_geometry, windows};
 use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine, Input};
 use crate::architecture::{Layer, Operator};
@@ -32,14 +33,16 @@ pub(super) struct Training {
     pub moments: Vec<Moments>,
     pub sums: Vec<GradientSums>,
     pub partials: Buffer,
-    /// Gradients of the activated outputs, alternating from layer to layer.
-    pub gradients: [Buffer; 2],
+    /// The raw outputs and the gradients on the way back, at the places of `layout`.
+    pub block: Buffer,
+    /// The raw output that is not kept (see [`super::layout`]).
+    pub shared: Buffer,
+    pub layout: Layout,
 }
 
-/// One convolution's raw output and its batch statistics.
+/// One convolution's batch statistics.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub z: Buffer,
     pub mean: Vec<f32>,
     pub inv_std: Vec<f32>,
     pub scale: Vec<f32>,
@@ -55,11 +58,11 @@ impl State {
         Normalisation { affine: self.affine(), mean: &self.mean, clamp }
     }
 
-    /// This output as the next layer reads it.
-    pub fn source<'a>(&'a self, engine: &Engine, layer: &Layer, batch: usize) -> Source<'a> {
+    /// This layer's raw output as the next layer reads it.
+    pub fn source<'a>(&'a self, engine: &Engine, layer: &Layer, values: &'a [f32]) -> Source<'a> {
         Source {
             isa: engine.isa,
-            values: &self.z[..batch * layer.output.len()],
+            values,
             shape: layer.output,
             affine: Some(self.affine()),
             clamp: engine.clamp,
@@ -92,6 +95,38 @@ impl State {
             running.mean[c] = blend(running.mean[c], mean);
             running.var[c] = blend(running.var[c], variance * unbiased);
         }
+    }
+}
+
+impl Training {
+    /// Where the last layer's raw output is in the block. (A last depthwise layer would be a network
+    /// that no [`Architecture`](crate::Architecture) describes.)
+    pub fn last_output(&self) -> std::ops::Range<usize> {
+        match self.layout.outputs.last() {
+            Some(Place::Kept(range)) => range.clone(),
+            _ => 0..0,
+        }
+    }
+}
+
+/// What layer `index` reads: `values`, the raw output of the layer before with its statistics, or what
+/// the first layer is given.
+pub(super) fn source<'a>(
+    engine: &Engine,
+    convs: &[Conv],
+    index: usize,
+    before: Option<&'a State>,
+    values: &'a [f32],
+) -> Source<'a> {
+    match before {
+        Some(state) => state.source(engine, &convs[index - 1].layer, values),
+        None => Source {
+            isa: engine.isa,
+            values,
+            shape: convs[index].layer.input,
+            affine: None,
+            clamp: Clamp::IDENTITY,
+        },
     }
 }
 
@@ -136,29 +171,22 @@ impl CpuExecutor {
             first_input.copy_from_slice(values);
         }
         self.training.input = first;
-        let Self { engine, convs, parameters, training, timing, .. } = self;
+        let Self { engine, convs, parameters, training, timing, recompute, .. } = self;
         training.batch = batch;
         training.states.resize_with(convs.len(), State::default);
+        training.layout = Layout::new(&convs[frozen.convs..], batch, *recompute);
+        let Training { input, states, layout, block, shared, moments, .. } = training;
+        let (block, shared) = (block.at_least(layout.len), shared.at_least(layout.shared));
         let conventions = &self.architecture.conventions;
         for index in frozen.convs..convs.len() {
             let start = timing.start();
-            let (before, rest) = training.states.split_at_mut(index);
+            let (before, rest) = states.split_at_mut(index);
             let state = &mut rest[0];
-            let source = match before.last() {
-                Some(previous) if index > frozen.convs => {
-                    previous.source(engine, &convs[index - 1].layer, batch)
-                }
-                _ => Source {
-                    isa: engine.isa,
-                    values: &training.input[..batch * first_len],
-                    shape: convs[index].layer.input,
-                    affine: None,
-                    clamp: Clamp::IDENTITY,
-                },
-            };
+            let input = &input[..batch * first_len];
+            let (values, z) = layout.forward(index - frozen.convs, input, block, shared);
+            let before = if index > frozen.convs { before.last() } else { None };
+            let source = source(engine, convs, index, before, values);
             let Conv { layer, weight, gamma, beta, running_mean, running_var } = &mut convs[index];
-            let z = state.z.at_least(batch * layer.output.len());
-            let moments = &mut training.moments;
             let weight = &parameters[*weight].value;
             let items = match layer.operator {
                 Operator::Depthwise => depthwise_forward(engine, layer, source, weight, z, moments),
@@ -203,6 +231,7 @@ impl CpuExecutor {
     /// Pools, drops out and multiplies by the classifier.
     fn classify(&mut self, batch: usize) -> Result<Tensor> {
         let Self { engine, convs, classifier, training, .. } = self;
+        let last = training.last_output();
         let features = classifier.features;
         let stride = gemm::padded_stride(engine.isa, features);
         let (Some(state), Some(conv)) = (training.states.last(), convs.last()) else {
@@ -212,7 +241,7 @@ impl CpuExecutor {
                 found: "none".into(),
             });
         };
-        let source = state.source(engine, &conv.layer, batch);
+        let source = state.source(engine, &conv.layer, &training.block[last]);
         let shape = conv.layer.output;
         let pooled = &mut training.pooled.at_least(batch * stride)[..batch * stride];
         engine.pool.run(batch, &mut engine.scratch, chunks(pooled, stride), |image, scratch, pooled| {
@@ -292,6 +321,7 @@ fn pointwise_forward(
     let pixels = z.len() / outputs;
     let stride = gemm::padded_stride(isa, inputs);
     let chunk = chunk_pixels(stride.max(outputs));
+    let ahead = room_ahead(weight.len());
     let per_item = pixels.div_ceil(MOST_ITEMS).next_multiple_of(chunk);
     let items = pixels.div_ceil(per_item);
     let parts = (chunks(z, per_item * outputs), chunks(reset(moments, items, outputs), 1));
@@ -302,14 +332,18 @@ fn pointwise_forward(
             let rows = z.len() / outputs;
             source.load(first..first + rows, input, stride);
             let a = MatrixRef::new(input, rows, inputs, stride);
-            gemm::gemm(a, &packed, 0, MatrixMut::new(z, rows, outputs, outputs), Epilogue::default());
+            // What the next chunk reads is asked for while this one is multiplied.
+            let behind = first + rows;
+            let next = source.raw(behind..if ahead { (behind + chunk).min(pixels) } else { behind });
+            let output = MatrixMut::new(z, rows, outputs, outputs);
+            gemm::gemm_ahead(a, &packed, 0, output, Epilogue::default(), Ahead([next, &[]]));
             moments[0].add_rows(isa, z);
         }
     });
     items
 }
 
-fn depthwise_forward(
+pub(super) fn depthwise_forward(
     engine: &mut Engine,
     layer: &Layer,
     source: Source,

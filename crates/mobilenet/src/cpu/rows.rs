@@ -141,10 +141,16 @@ pub(super) fn images_per_item(batch: usize) -> usize {
     batch.div_ceil(MOST_ITEMS)
 }
 
+/// Whether a product with `weights` values leaves room in the L2 cache for what the next chunk reads.
+/// Where it does not, asking for that ahead costs more than it saves.
+pub(super) fn room_ahead(weights: usize) -> bool {
+    weights <= 64 * 1024
+}
+
 /// Pixels of a chunk whose rows of `width` values stay in the L2 cache beside what else is there.
 pub(super) fn chunk_pixels(width: usize) -> usize {
-    /// Values: a quarter of a megabyte.
-    const CHUNK: usize = 64 * 1024;
+    /// Values: an eighth of a megabyte.
+    const CHUNK: usize = 32 * 1024;
     // Multiples of 56 are whole tiles of 14 rows and leave little over for tiles of 6.
     (CHUNK / width.max(1) / 56 * 56).clamp(56, 448)
 }
