@@ -121,7 +121,7 @@ impl Layout {
     ) -> (&'a [f32], &'a [f32], &'a [f32], &'a mut [f32]) {
         let end = self.kept[index];
         let (kept, behind) = block.split_at_mut(end);
-        let (kept, shared) = (&*kept, &*shared);
+        let kept = &*kept;
         let values = |place: &Place| match place {
             Place::Kept(range) => &kept[range.clone()],
             Place::Shared(len) => &shared[..*len],
@@ -171,10 +171,10 @@ mod tests {
                 let mut block = vec![f32::NAN; layout.len];
                 let mut shared = vec![f32::NAN; layout.shared];
                 let input = vec![-1.0; batch * convs[0].layer.input.len()];
-                for index in 0..convs.len() {
+                for (index, conv) in convs.iter().enumerate() {
                     let (source, output) = layout.forward(index, &input, &mut block, &mut shared);
-                    assert_eq!(source.len(), batch * convs[index].layer.input.len());
-                    assert_eq!(output.len(), batch * convs[index].layer.output.len());
+                    assert_eq!(source.len(), batch * conv.layer.input.len());
+                    assert_eq!(output.len(), batch * conv.layer.output.len());
                     assert!(source.iter().all(|&v| v == index as f32 - 1.0));
                     output.fill(index as f32);
                 }
