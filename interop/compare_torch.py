@@ -59,7 +59,7 @@ def main():
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--isa", help="portable, avx2 or avx512; the fastest if not given")
+    parser.add_argument("--isa", help="portable, avx2, avx512 or neon; the fastest if not given")
     parser.add_argument("--profile", default="release", help="cargo's profile; release if not given")
     arguments = parser.parse_args()
     options = [str(arguments.threads), *([arguments.isa] if arguments.isa else [])]

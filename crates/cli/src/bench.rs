@@ -25,7 +25,7 @@ use measure::{Times, Work};
   mobilenet bench infer --width 0.25 --resolution 128 --json
 
 Without `infer` or `train`: both, for each body, and layer by layer for the body given.
-MOBILENET_ISA in the environment forces an instruction set (portable, avx2, …).")]
+MOBILENET_ISA in the environment forces an instruction set (portable, avx2, neon, …).")]
 pub struct Flags {
     /// What to time alone
     what: Option<What>,

@@ -521,7 +521,18 @@ impl Tile {
             let mut b_at = b;
             for segment in segments {
                 let mut a_at = segment.wrapping_add(a);
-                for _ in 0..self.steps {
+                let mut left = self.steps;
+                while S::LANE_STEPS > 0 && self.a_row > 1 && self.a_step == 1 && left >= S::LANE_STEPS {
+                    s.lane_steps::<ROWS, VECTORS>(&mut sums, (a_at, self.a_row), (b_at, self.b_step));
+                    for _ in 0..S::LANE_STEPS {
+                        s.prefetch(ahead);
+                        ahead = ahead.wrapping_add(ahead_step);
+                    }
+                    a_at = a_at.wrapping_add(S::LANE_STEPS);
+                    b_at = b_at.wrapping_add(S::LANE_STEPS * self.b_step);
+                    left -= S::LANE_STEPS;
+                }
+                for _ in 0..left {
                     let columns = simd::load_all::<S, false, VECTORS>(s, b_at, S::LANES);
                     for (row, sums) in sums.iter_mut().enumerate() {
                         let scalar = s.splat(*a_at.add(row * self.a_row));

@@ -24,10 +24,12 @@ pub(crate) enum Kind {
     /// f32 as [`Kind::Avx512`]; products of bf16 in tiles (AMX).
     #[cfg(target_arch = "x86_64")]
     Amx,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
-/// The environment variable that forces an instruction set (`portable`, `avx2`, `avx512`,
-/// `avx512bf16`, `amx`).
+/// The environment variable that forces an instruction set (`portable`; `avx2`, `avx512`,
+/// `avx512bf16` and `amx` on x86-64; `neon` on 64-bit Arm).
 pub const ISA_VARIABLE: &str = "MOBILENET_ISA";
 
 impl Isa {
@@ -79,6 +81,10 @@ impl Isa {
                 }
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            all.push(Self(Kind::Neon));
+        }
         all
     }
 
@@ -101,7 +107,7 @@ impl Isa {
         }
     }
 
-    /// `portable`, `avx2`, `avx512`, `avx512bf16` or `amx`; `wide` for [`Isa::WIDE`].
+    /// `portable`, `avx2`, `avx512`, `avx512bf16`, `amx` or `neon`; `wide` for [`Isa::WIDE`].
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Portable => "portable",
@@ -114,6 +120,8 @@ impl Isa {
             Kind::Avx512Bf16 => "avx512bf16",
             #[cfg(target_arch = "x86_64")]
             Kind::Amx => "amx",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
         }
     }
 }

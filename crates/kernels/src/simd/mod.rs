@@ -7,6 +7,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 use half::bf16;
@@ -28,6 +30,8 @@ pub(crate) trait Simd: Copy {
     const REGISTERS: usize;
     /// Rows of a GEMM tile: with [`TILE_VECTORS`] columns of vectors it fills the registers.
     const TILE_ROWS: usize;
+    /// Steps of k that [`Simd::lane_steps`] takes; 0 where there is no multiplication by a lane.
+    const LANE_STEPS: usize = 0;
 
     unsafe fn splat(self, x: f32) -> Self::V;
     unsafe fn load(self, from: *const f32) -> Self::V;
@@ -81,6 +85,17 @@ pub(crate) trait Simd: Copy {
     unsafe fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// min(max(v, low), high); NaN stays NaN.
     unsafe fn clamp(self, v: Self::V, low: Self::V, high: Self::V) -> Self::V;
+    /// [`Simd::LANE_STEPS`] steps of a GEMM tile: a load of A serves all of them where multiplication
+    /// is by a lane. Row r of A continues at `a + r·a_row`, its values side by side; those of B
+    /// are `b_step` apart. Each sum gets its products in order, as step by step.
+    #[inline(always)]
+    unsafe fn lane_steps<const ROWS: usize, const VECTORS: usize>(
+        self,
+        _sums: &mut [[Self::V; VECTORS]; ROWS],
+        (_a, _a_row): (*const f32, usize),
+        (_b, _b_step): (*const f32, usize),
+    ) {
+    }
     /// Asks for the cache line at `at`, which may be any address, into the second-level cache.
     unsafe fn prefetch(self, at: *const f32);
     /// `v` in the lanes where low < x < high, else 0.
@@ -222,6 +237,8 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
             Kind::Avx2 => avx2::run(kernel),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 | Kind::Avx512Bf16 | Kind::Amx => avx512::run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => neon::run(kernel),
         }
     }
 }
@@ -235,5 +252,7 @@ pub(crate) fn lanes(isa: Isa) -> usize {
         Kind::Avx2 => avx2::Avx2::LANES,
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 | Kind::Avx512Bf16 | Kind::Amx => avx512::Avx512::LANES,
+        #[cfg(target_arch = "aarch64")]
+        Kind::Neon => neon::Neon::LANES,
     }
 }
