@@ -4,7 +4,11 @@
 //! own part of the output. So results do not depend on which thread does what. Each thread starts
 //! on its own contiguous share (so that it finds in its cache what it wrote for the layer before)
 //! and then helps with the others'. Waiting threads spin for a moment before they sleep: between
-//! the layers of one network there are only microseconds.
+//! the layers of one network there are only microseconds. Where there are more threads than cores
+//! they sleep at once, since spinning would take the cores from those that work.
+//!
+//! Nobody waits for a thread that has not begun: a job is over when its items are done, and a
+//! worker that the system wakes too late finds it closed.
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
@@ -15,6 +19,9 @@ use std::thread::{self, JoinHandle};
 
 /// Turns of the waiting loop before a worker sleeps: some 100 µs.
 const SPINS: u32 = 4096;
+
+/// Marks a job that takes no more workers; the bits below count those that came in.
+const CLOSED: usize = 1 << (usize::BITS - 1);
 
 /// A value alone on its cache lines (two, for the adjacent-line prefetcher).
 #[repr(align(128))]
@@ -32,16 +39,21 @@ struct Shared {
     job: UnsafeCell<Option<Job>>,
     /// Counts jobs; a change publishes `job`.
     epoch: Lone<AtomicUsize>,
-    /// Workers that have not finished the current job.
-    pending: Lone<AtomicUsize>,
+    /// Workers that have entered the current job, and [`CLOSED`].
+    entered: Lone<AtomicUsize>,
+    /// Workers that have left it.
+    left: Lone<AtomicUsize>,
     asleep: Vec<Lone<AtomicBool>>,
+    /// [`SPINS`], or none where there are more threads than cores.
+    spins: u32,
     stop: AtomicBool,
     panicked: Mutex<Option<Box<dyn std::any::Any + Send>>>,
 }
 
-// SAFETY: `job` is written by the caller of `run` only while no worker reads it (`pending` is 0),
-// and published by the release increment of `epoch`; its pointer is used only until `run` returns,
-// which waits for all workers. Everything else is atomic or behind a mutex.
+// SAFETY: `job` is written by the caller of `run` only while no worker reads it (`entered` is closed,
+// and who had entered has left), and published by opening `entered`; its pointer is used only
+// between entering and leaving, and `run` closes the job and waits for whoever has entered before it
+// returns. Everything else is atomic or behind a mutex.
 unsafe impl Sync for Shared {}
 // SAFETY: as above.
 unsafe impl Send for Shared {}
@@ -69,12 +81,14 @@ impl Pool {
     /// If the system gives no more threads.
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let threads = threads.max(1);
-        let lone = || (0..threads).map(|_| Lone::default());
+        let cores = thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             job: UnsafeCell::new(None),
             epoch: Lone::default(),
-            pending: Lone::default(),
-            asleep: lone().collect(),
+            entered: Lone(AtomicUsize::new(CLOSED)),
+            left: Lone::default(),
+            asleep: (0..threads).map(|_| Lone::default()).collect(),
+            spins: if threads > cores { 0 } else { SPINS },
             stop: AtomicBool::new(false),
             panicked: Mutex::new(None),
         });
@@ -121,7 +135,7 @@ impl Pool {
             cursor.0.store(share(worker), Ordering::Relaxed);
         }
         let work = |worker: usize| {
-            // SAFETY: every thread calls this once, with its own number.
+            // SAFETY: every thread comes with its own number, one call after the other.
             let mine = unsafe { &mut scratch.part(worker)[0] };
             for owner in (worker..threads).chain(0..worker) {
                 let end = share(owner + 1);
@@ -138,7 +152,8 @@ impl Pool {
         self.fork_join(&work);
     }
 
-    /// Calls `work(worker)` on every thread and waits for all.
+    /// Calls `work(0)` here and `work(worker)` on the other threads, as far as they come before the
+    /// first call is over (and perhaps twice on one that comes early), and waits for all that came.
     fn fork_join<F: Fn(usize) + Sync>(&self, work: &F) {
         unsafe fn call<F: Fn(usize) + Sync>(data: *const (), worker: usize) {
             // SAFETY: `data` is the `work` of the `fork_join` that waits for this call.
@@ -148,9 +163,11 @@ impl Pool {
         if self.workers.is_empty() {
             return work(0);
         }
-        // SAFETY: no job runs (`turn` is held and the last job was waited for), so nobody reads.
+        // SAFETY: no job runs (`turn` is held, the last job is closed and was waited for), so nobody
+        // reads.
         unsafe { *shared.job.get() = Some(Job { call: call::<F>, data: std::ptr::from_ref(work).cast() }) };
-        shared.pending.0.store(self.workers.len(), Ordering::Relaxed);
+        shared.left.0.store(0, Ordering::Relaxed);
+        shared.entered.0.store(0, Ordering::Release);
         shared.epoch.0.fetch_add(1, Ordering::SeqCst);
         for (worker, handle) in (1..).zip(&self.workers) {
             if shared.asleep[worker].0.swap(false, Ordering::SeqCst) {
@@ -158,10 +175,11 @@ impl Pool {
             }
         }
         let own = catch_unwind(AssertUnwindSafe(|| work(0)));
+        let entered = shared.entered.0.fetch_or(CLOSED, Ordering::AcqRel);
         let mut spins = 0;
-        while shared.pending.0.load(Ordering::Acquire) > 0 {
+        while shared.left.0.load(Ordering::Acquire) < entered {
             spins += 1;
-            if spins < SPINS {
+            if spins < shared.spins {
                 std::hint::spin_loop();
             } else {
                 thread::yield_now();
@@ -192,7 +210,7 @@ fn work(shared: &Shared, worker: usize) {
     loop {
         let mut spins = 0;
         while shared.epoch.0.load(Ordering::SeqCst) == seen {
-            if spins < SPINS {
+            if spins < shared.spins {
                 spins += 1;
                 std::hint::spin_loop();
                 continue;
@@ -205,18 +223,23 @@ fn work(shared: &Shared, worker: usize) {
             }
             shared.asleep[worker].0.store(false, Ordering::SeqCst);
         }
-        seen = seen.wrapping_add(1);
+        // Of several jobs that went by only the last can still be open.
+        seen = shared.epoch.0.load(Ordering::SeqCst);
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
-        // SAFETY: the job was written before `epoch` changed and stays until `pending` is 0.
+        if shared.entered.0.fetch_add(1, Ordering::AcqRel) & CLOSED != 0 {
+            // Too late; the next job begins to count anew.
+            continue;
+        }
+        // SAFETY: the job was written before it was opened, and stays until all that entered left.
         if let Some(job) = unsafe { *shared.job.get() } {
-            // SAFETY: the closure lives until `fork_join` returns, which waits for `pending`.
+            // SAFETY: the closure lives until `fork_join` returns, which waits for all that entered.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data, worker) })) {
                 *shared.panicked.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(panic);
             }
         }
-        shared.pending.0.fetch_sub(1, Ordering::Release);
+        shared.left.0.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -319,6 +342,24 @@ mod tests {
             }
             assert_eq!(scratch.iter().sum::<usize>(), 110);
         }
+    }
+
+    /// Workers that come late, early, twice or not at all.
+    #[test]
+    fn far_more_threads_than_cores_do_every_item_once() {
+        const THREADS: usize = 24;
+        let pool = Pool::new(THREADS).unwrap();
+        let mut scratch = vec![0usize; THREADS];
+        for job in 0..1000usize {
+            let items = job % 40;
+            let mut out = vec![0u16; items];
+            pool.run(items, &mut scratch, chunks(&mut out, 1), |item, count, part| {
+                *count += 1;
+                part[0] += item as u16 + 1;
+            });
+            assert!(out.iter().enumerate().all(|(i, &x)| x == i as u16 + 1), "job {job}: {out:?}");
+        }
+        assert_eq!(scratch.iter().sum::<usize>(), (0..1000).map(|job| job % 40).sum());
     }
 
     #[test]
