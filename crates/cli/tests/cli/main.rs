@@ -8,6 +8,7 @@ mod explain;
 mod failures;
 mod finetune;
 mod hub;
+mod machines;
 mod output;
 mod summary;
 mod training;

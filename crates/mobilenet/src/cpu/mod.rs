@@ -50,7 +50,14 @@ pub struct CpuOptions {
     pub recompute: bool,
 }
 
-/// Runs a network on the CPU in f32. It can be sent to another thread; one call runs at a time.
+/// Runs a network on the CPU in f32.
+///
+/// It is `Send` and `Sync`: it can move to another thread, and whatever takes `&self` (its
+/// architecture, a copy of its weights) can be asked for from several. Whatever runs the network
+/// takes `&mut self`, so that one call runs at a time; threads that are to run networks at the same
+/// time each need an executor of their own, which brings its own threads ([`CpuOptions::threads`]).
+/// The resolution is the architecture's; for another one an executor of that resolution can be made
+/// of the same weights.
 #[derive(Debug)]
 pub struct CpuExecutor {
     architecture: Architecture,
