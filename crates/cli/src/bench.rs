@@ -3,6 +3,7 @@
 mod layers;
 mod measure;
 mod overview;
+mod roof;
 
 use std::io::Write;
 
@@ -19,12 +20,13 @@ use measure::{Times, Work};
 /// Time inference and training steps on this machine
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  mobilenet bench                                   # everything, against the machine's own peak
+  mobilenet bench                                   # everything, and every layer
   mobilenet bench infer --batch 1 --threads 2
   mobilenet bench train --batch 32 --seconds 10 --json
   mobilenet bench infer --width 0.25 --resolution 128 --json
 
-Without `infer` or `train`: both, for each body, and layer by layer for the body given.
+Without `infer` or `train`: both, for each body, and layer by layer for the body given, against the
+machine's own peak and bandwidth.
 MOBILENET_ISA in the environment forces an instruction set (portable, avx2, neon, …).")]
 pub struct Flags {
     /// What to time alone
@@ -37,7 +39,7 @@ pub struct Flags {
     batch: Option<usize>,
     /// Number format of weights and activations
     #[arg(long, default_value = "f32", value_parser = precision())]
-    precision: String,
+    precision: Precision,
     /// How long to measure each thing, after warming up
     #[arg(long, value_name = "SECONDS", default_value_t = 4.0, allow_negative_numbers = true)]
     seconds: f64,
@@ -64,10 +66,31 @@ impl What {
     }
 }
 
+/// The number format of weights and activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    F32,
+}
+
+impl Precision {
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+        }
+    }
+
+    /// Bytes of a value in memory.
+    fn value_bytes(self) -> usize {
+        match self {
+            Self::F32 => size_of::<f32>(),
+        }
+    }
+}
+
 /// Knows the names of precisions to come, so that they are answered with what there is.
-fn precision() -> impl TypedValueParser<Value = String> {
+fn precision() -> impl TypedValueParser<Value = Precision> {
     clap::builder::NonEmptyStringValueParser::new().try_map(|name| match name.as_str() {
-        "f32" => Ok(name),
+        "f32" => Ok(Precision::F32),
         "bf16" | "f16" | "int8" => Err(format!("{name} is not supported yet; this version computes in f32")),
         _ => Err("unknown precision; expected f32".to_owned()),
     })
@@ -79,6 +102,7 @@ struct Settings {
     architecture: Architecture,
     threads: usize,
     batch: Option<usize>,
+    precision: Precision,
     seconds: f64,
 }
 
@@ -94,7 +118,8 @@ impl Flags {
             )));
         }
         let architecture = self.architecture.architecture()?;
-        Ok(Settings { what: self.what, architecture, threads, batch: self.batch, seconds: self.seconds })
+        let Self { what, batch, precision, seconds, .. } = self;
+        Ok(Settings { what, architecture, threads, batch, precision, seconds })
     }
 }
 
@@ -120,15 +145,20 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
 }
 
 fn text(out: &mut dyn Write, architecture: &Architecture, found: &Json) -> Outcome {
-    let Json { what, precision, threads, batch, ms_median, ms_min, images_per_s, runs, .. } = found;
+    let Json { what, precision, threads, batch, ms_median, ms_min, ms_p95, ms_p99, runs, .. } = found;
     let threads = if *threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") };
     writeln!(out, "{} {}, {precision}, batch {batch}, {threads}", what.name(), describe(architecture))?;
     writeln!(
         out,
-        "{STRONG}{ms_median:.2} ms{STRONG:#}  median of {} runs; the fastest {ms_min:.2} ms",
+        "{STRONG}{ms_median:.2} ms{STRONG:#}  median of {} runs; the fastest {ms_min:.2} ms; \
+         95 % within {ms_p95:.2} ms, 99 % within {ms_p99:.2} ms",
         grouped(*runs as u64)
     )?;
-    writeln!(out, "{STRONG}{images_per_s:.1} images/s{STRONG:#}")?;
+    write!(out, "{STRONG}{:.1} images/s{STRONG:#}", found.images_per_s)?;
+    match what {
+        What::Infer => writeln!(out)?,
+        What::Train => writeln!(out, ", {:.2} steps/s", found.runs_per_s)?,
+    }
     if let Some(peak) = found.peak_rss_mib {
         writeln!(out, "{peak} MiB of memory at most")?;
     }
@@ -147,7 +177,10 @@ struct Json {
     resolution: usize,
     ms_median: f64,
     ms_min: f64,
+    ms_p95: f64,
+    ms_p99: f64,
     images_per_s: f64,
+    runs_per_s: f64,
     runs: usize,
     peak_rss_mib: Option<u64>,
 }
@@ -158,14 +191,17 @@ impl Json {
         Self {
             what,
             engine: "mobilenet",
-            precision: "f32",
+            precision: settings.precision.name(),
             threads: settings.threads,
             batch,
             width: settings.architecture.width_multiplier,
             resolution: settings.architecture.resolution,
             ms_median: rounded(1e3 * times.median(), 3),
             ms_min: rounded(1e3 * times.fastest(), 3),
+            ms_p95: rounded(1e3 * times.quantile(0.95), 3),
+            ms_p99: rounded(1e3 * times.quantile(0.99), 3),
             images_per_s: rounded(batch as f64 / times.median(), 2),
+            runs_per_s: rounded(1.0 / times.median(), 3),
             runs: times.runs(),
             peak_rss_mib: measure::peak_rss_mib(),
         }

@@ -8,6 +8,7 @@
 //! Denormal numbers follow IEEE 754 (nothing is flushed to zero), as in PyTorch's default mode.
 
 pub mod activation;
+pub mod bandwidth;
 pub mod batch_norm;
 pub mod bf16;
 pub mod buffer;

@@ -4,7 +4,11 @@
 //! zero padding is counted as if it were read, as in every published figure. Batch normalisation,
 //! activation and pooling are left out: they fold into, or vanish beside, the convolutions.
 
+mod effort;
+
 use serde::{Deserialize, Serialize};
+
+pub use effort::Effort;
 
 use crate::architecture::{Architecture, Layer, Operator};
 use crate::error::{Error, Result};

@@ -35,8 +35,14 @@ impl Times {
 
     /// The median.
     pub fn median(&self) -> f64 {
-        let n = self.0.len();
-        (self.0[(n - 1) / 2] + self.0[n / 2]) / 2.0
+        median(&self.0)
+    }
+
+    /// The time within which `share` of the runs end (0.95: all but five in a hundred); with fewer
+    /// runs than that the longest.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let rank = (share * self.0.len() as f64).ceil() as usize;
+        self.0[rank.clamp(1, self.0.len()) - 1]
     }
 
     /// The shortest.
@@ -47,6 +53,16 @@ impl Times {
     /// How many there are.
     pub fn runs(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// The median of values in any order; not a number if there are none.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n => (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0,
     }
 }
 
@@ -97,10 +113,30 @@ impl Work {
     }
 }
 
+/// Forgets how much memory this process has had so far: [`peak_rss_mib`] counts from here on. Says
+/// whether the system does that (Linux).
+pub fn reset_peak_rss() -> bool {
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
 /// The most memory that this process has had at once, where the system tells (Linux).
 pub fn peak_rss_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some((kib / 1024.0).round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_times_that_were_measured() {
+        let times = Times((1..=200).map(f64::from).collect());
+        assert_eq!((times.median(), times.fastest()), (100.5, 1.0));
+        assert_eq!((times.quantile(0.95), times.quantile(0.99)), (190.0, 198.0));
+        let few = Times(vec![1.0, 2.0, 4.0, 8.0, 16.0]);
+        assert_eq!((few.median(), few.quantile(0.95), few.quantile(0.99)), (4.0, 16.0, 16.0));
+    }
 }

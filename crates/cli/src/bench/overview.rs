@@ -1,32 +1,30 @@
-//! `mobilenet bench` alone: every body whole, and one layer by layer, against what the machine can
-//! do at most.
+//! `mobilenet bench` alone: every body whole, and one layer by layer, against what the machine does
+//! at most.
 
 use std::io::Write;
-use std::time::Duration;
 
 use mobilenet::cost::Cost;
 use mobilenet::{Architecture, Body};
-use mobilenet_kernels::parallel::Pool;
-use mobilenet_kernels::{Isa, peak};
+use mobilenet_kernels::Isa;
 use serde::Serialize;
 
 use super::layers::{self, LayerTimes};
-use super::measure::{Times, Work};
+use super::measure::{self, Times, Work};
+use super::roof::{Level, Roof};
 use super::{Settings, What};
 use crate::architecture_flags::describe;
 use crate::failure::{Failure, Outcome};
 use crate::progress::Bar;
-use crate::style::{Align, FAINT, STRONG, Table, grouped, percent};
-
-/// A training step does the forward pass's multiply-adds three times: forward, and for the
-/// gradients of inputs and of weights.
-pub const TRAINING_FACTOR: u64 = 3;
+use crate::style::{Align, FAINT, STRONG, Table, bytes, grouped, percent};
 
 #[derive(Serialize)]
 struct Json {
     isa: &'static str,
+    precision: &'static str,
     threads: usize,
     peak_mult_adds_per_s: f64,
+    /// For one thread and for all.
+    roofs: Vec<Roof>,
     bodies: Vec<BodyTimes>,
     layers: Vec<LayerTimes>,
 }
@@ -41,14 +39,20 @@ struct BodyTimes {
     train: Measured,
 }
 
-/// A time, and how near it comes to the peak.
+/// Times, and how near they come to the peak.
 #[derive(Serialize)]
 struct Measured {
     batch: usize,
+    /// Multiply-adds for an image, of a training step the backward pass included.
+    mult_adds: u64,
     ms_median: f64,
     ms_min: f64,
+    ms_p95: f64,
+    ms_p99: f64,
     images_per_s: f64,
+    runs_per_s: f64,
     peak_share: f64,
+    peak_rss_mib: Option<u64>,
 }
 
 /// Measures and prints.
@@ -57,9 +61,10 @@ pub fn run(settings: &Settings, json: bool, out: &mut dyn Write) -> Outcome {
     let bar = Bar::new();
     let steps = 2 + 2 * Body::ALL.len() as u64;
     bar.set(0, steps, "bench".into(), "the machine's peak".into());
-    let peak = {
-        let pool = Pool::new(settings.threads)?;
-        peak::multiply_adds_per_second(isa, &pool, Duration::from_millis(500))
+    let roof = Roof::measure(settings.precision, isa, settings.threads)?;
+    let single = match settings.threads {
+        1 => None,
+        _ => Some(Roof::measure(settings.precision, isa, 1)?),
     };
     let mut bodies = Vec::new();
     for (n, body) in (0u64..).zip(Body::ALL) {
@@ -67,7 +72,7 @@ pub fn run(settings: &Settings, json: bool, out: &mut dyn Write) -> Outcome {
         let cost = architecture.cost(1)?;
         let measure = |what: What, done: u64| {
             bar.set(done, steps, "bench".into(), format!("{} {}", what.name(), body.name()));
-            measured(settings, what, &architecture, &cost, peak)
+            measured(settings, what, &architecture, &cost, &roof)
         };
         bodies.push(BodyTimes {
             body: body.name(),
@@ -78,10 +83,17 @@ pub fn run(settings: &Settings, json: bool, out: &mut dyn Write) -> Outcome {
         });
     }
     bar.set(steps - 1, steps, "bench".into(), "layer by layer".into());
-    let layers = layers::measure(settings, &settings.architecture, peak)?;
+    let layers = layers::measure(settings, &settings.architecture, &roof)?;
     bar.clear();
-    let (isa, threads) = (isa.name(), settings.threads);
-    let found = Json { isa, threads, peak_mult_adds_per_s: peak, bodies, layers };
+    let found = Json {
+        isa: isa.name(),
+        precision: settings.precision.name(),
+        threads: settings.threads,
+        peak_mult_adds_per_s: roof.peak_mult_adds_per_s,
+        roofs: single.into_iter().chain([roof]).collect(),
+        bodies,
+        layers,
+    };
     if json { crate::json::write(out, &found) } else { text(out, settings, &found) }
 }
 
@@ -90,32 +102,61 @@ fn measured(
     what: What,
     architecture: &Architecture,
     cost: &Cost,
-    peak: f64,
+    roof: &Roof,
 ) -> Outcome<Measured> {
     let batch = settings.batch(what);
+    let counts = measure::reset_peak_rss();
     let mut work = Work::new(what, architecture, settings.threads, batch)?;
     let times = Times::measure(settings.seconds, || work.once())?;
-    let factor = if what == What::Train { TRAINING_FACTOR } else { 1 };
-    let mult_adds = (factor * cost.mult_adds()) as f64 * batch as f64;
+    let mult_adds = if what == What::Train { cost.training_mult_adds() } else { cost.mult_adds() };
+    let median = times.median();
     Ok(Measured {
         batch,
-        ms_median: 1e3 * times.median(),
+        mult_adds,
+        ms_median: 1e3 * median,
         ms_min: 1e3 * times.fastest(),
-        images_per_s: batch as f64 / times.median(),
-        peak_share: mult_adds / times.median() / peak,
+        ms_p95: 1e3 * times.quantile(0.95),
+        ms_p99: 1e3 * times.quantile(0.99),
+        images_per_s: batch as f64 / median,
+        runs_per_s: 1.0 / median,
+        peak_share: (mult_adds * batch as u64) as f64 / median / roof.peak_mult_adds_per_s,
+        peak_rss_mib: measure::peak_rss_mib().filter(|_| counts),
     })
 }
 
+/// What the machine does at most, a line a number of threads.
+fn roofs(out: &mut dyn Write, found: &Json) -> Outcome {
+    for roof in &found.roofs {
+        let threads =
+            if roof.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", roof.threads) };
+        let read: Vec<_> = roof
+            .read_bandwidth
+            .iter()
+            .map(|read| {
+                let from = match read.level {
+                    Level::L2 => "L2 caches",
+                    Level::BeyondL2 => "beyond them",
+                    Level::Memory => "memory",
+                };
+                format!("{:.1} GB/s from {from} ({})", 1e-9 * read.bytes_per_s, bytes(read.bytes as u64))
+            })
+            .collect();
+        writeln!(
+            out,
+            "{threads}, {}: at most {:.1} billion multiply-adds a second ({:.1} GFLOP/s); reads {}",
+            found.isa,
+            1e-9 * roof.peak_mult_adds_per_s,
+            2e-9 * roof.peak_mult_adds_per_s,
+            read.join(", "),
+        )?;
+    }
+    Ok(())
+}
+
 fn text(out: &mut dyn Write, settings: &Settings, found: &Json) -> Outcome {
-    let threads =
-        if found.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", found.threads) };
-    writeln!(out, "{STRONG}{}{STRONG:#}, f32", describe(&settings.architecture))?;
-    writeln!(
-        out,
-        "{threads}, {}: at most {:.1} billion multiply-adds a second\n",
-        found.isa,
-        found.peak_mult_adds_per_s / 1e9
-    )?;
+    writeln!(out, "{STRONG}{}{STRONG:#}, {}\n", describe(&settings.architecture), found.precision)?;
+    roofs(out, found)?;
+    writeln!(out)?;
     let mut table = Table::new(&[
         ("body", Align::Left),
         ("", Align::Left),
@@ -123,20 +164,26 @@ fn text(out: &mut dyn Write, settings: &Settings, found: &Json) -> Outcome {
         ("mult-adds an image", Align::Right),
         ("ms", Align::Right),
         ("fastest", Align::Right),
+        ("95 %", Align::Right),
+        ("99 %", Align::Right),
         ("images/s", Align::Right),
         ("of the peak", Align::Right),
+        ("MiB", Align::Right),
     ]);
     for body in &found.bodies {
-        for (what, m, factor) in [("infer", &body.infer, 1), ("train", &body.train, TRAINING_FACTOR)] {
+        for (what, m) in [("infer", &body.infer), ("train", &body.train)] {
             table.row(vec![
                 if what == "infer" { body.body.into() } else { String::new() },
                 what.into(),
                 m.batch.to_string(),
-                grouped(factor * body.mult_adds),
+                grouped(m.mult_adds),
                 format!("{:.2}", m.ms_median),
                 format!("{:.2}", m.ms_min),
+                format!("{:.2}", m.ms_p95),
+                format!("{:.2}", m.ms_p99),
                 format!("{:.1}", m.images_per_s),
                 percent(m.peak_share),
+                m.peak_rss_mib.map_or_else(String::new, grouped),
             ]);
         }
     }
@@ -152,6 +199,6 @@ fn text(out: &mut dyn Write, settings: &Settings, found: &Json) -> Outcome {
             ratio(|body| body.train.ms_median),
         )?;
     }
-    writeln!(out, "\nlayer by layer, the {} body:\n", settings.architecture.body.name())?;
-    layers::text(out, &found.layers)
+    writeln!(out, "\nlayer by layer, the {} body:", settings.architecture.body.name())?;
+    layers::text(out, settings, &found.layers)
 }

@@ -8,7 +8,7 @@ use super::CpuExecutor;
 pub(super) const CLASSIFIER: &str = "classifier";
 
 /// Which way a layer was run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pass {
     /// In inference; a depthwise layer is computed inside the pointwise one behind it, under whose
     /// name both are counted.
