@@ -1,5 +1,6 @@
 """The reference network as a PyTorch module: what the rival engines run."""
 
+import torch
 from torch import nn
 
 # Output channels and stride of the thirteen blocks (the paper's Table 1).
@@ -16,6 +17,8 @@ def convolution(inputs, outputs, kernel, stride=1, groups=1):
 
 
 class MobileNet(nn.Module):
+    """Its tensors have the names of the PyTorch form that `mobilenet import` calls `reference`."""
+
     def __init__(self, width, classes=1000):
         super().__init__()
 
@@ -23,13 +26,33 @@ class MobileNet(nn.Module):
             return max(int(width * channels), 8)
 
         channels = thin(32)
-        layers = convolution(3, channels, 3, stride=2)
+        parts = [nn.Sequential(*convolution(3, channels, 3, stride=2))]
         for outputs, stride in BLOCKS:
-            layers += convolution(channels, channels, 3, stride, groups=channels)
-            layers += convolution(channels, thin(outputs), 1)
+            depthwise = convolution(channels, channels, 3, stride, groups=channels)
+            parts.append(nn.Sequential(*depthwise, *convolution(channels, thin(outputs), 1)))
             channels = thin(outputs)
-        self.body = nn.Sequential(*layers)
-        self.classifier = nn.Linear(channels, classes)
+        self.model = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1))
+        self.fc = nn.Linear(channels, classes)
 
     def forward(self, images):
-        return self.classifier(self.body(images).mean((2, 3)))
+        return self.fc(self.model(images).flatten(1))
+
+
+def random_network(width, images):
+    """Random weights with which every layer counts: scales and shifts of batch normalisation differ by
+    channel, and its statistics are those of `images`, so that values neither vanish nor grow."""
+    torch.manual_seed(0)
+    network = MobileNet(width)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.7, 1.3)
+            nn.init.normal_(module.bias, 0.1, 0.2)
+            module.momentum = 1.0
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, module.in_features**-0.5)
+    with torch.no_grad():
+        network.train()(images)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1
+    return network.eval()
