@@ -315,6 +315,6 @@ proptest! {
         prop_assume!(architecture.layers().is_ok());
         let isa = Some(*isa.get(&Isa::available()));
         let recompute = seed % 2 == 1;
-        check(&architecture, batch, &CpuOptions { threads: Some(threads), isa, recompute }, seed);
+        check(&architecture, batch, &CpuOptions { threads: Some(threads), isa, recompute, ..CpuOptions::default() }, seed);
     }
 }

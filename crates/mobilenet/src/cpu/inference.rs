@@ -6,16 +6,17 @@
 //! layers; with few, the rows (or, where those are few, the output channels) of each layer are shared
 //! out.
 
-use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut};
-use mobilenet_kernels::parallel::chunks;
-use mobilenet_kernels::{Buffer, pooling};
+use half::bf16;
+use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef};
+use mobilenet_kernels::parallel::{Pool, chunks};
+use mobilenet_kernels::{Buffer, Clamp, Element, Isa, pooling};
 
-use super::forward::product;
 use super::plan::{Plan, Stage};
-use super::stage::Padded;
+use super::precision::{Number, Precision};
+use super::stage::{self, Padded};
 use super::strip::{self, Kept, depth_first, output_stride};
-use super::timing::{CLASSIFIER, Pass};
-use super::{CpuExecutor, Engine, Input};
+use super::timing::{CLASSIFIER, Pass, Timing};
+use super::{Classifier, Conv, CpuExecutor, Engine, Input, Stored};
 use crate::architecture::{Operator, Shape};
 use crate::tensor::Tensor;
 
@@ -28,47 +29,123 @@ pub(super) enum End {
     Map,
 }
 
-/// Feature maps between stages of the images that all threads share, and what the classifier reads.
-#[derive(Debug, Default)]
-pub(super) struct Activations {
-    maps: [Buffer; 2],
-    pooled: Buffer,
+/// What a pass needs of the executor.
+pub(super) struct Network<'a> {
+    pub engine: &'a mut Engine,
+    pub timing: &'a mut Timing,
+    pub convs: &'a [Conv],
+    pub parameters: &'a [Stored],
+    pub classifier: &'a Classifier,
+    pub epsilon: f32,
+    pub image_len: usize,
+}
+
+/// Inference in the precision that was asked for.
+#[derive(Debug)]
+pub(super) enum Inference {
+    F32(InferenceIn<f32>),
+    Bf16(InferenceIn<bf16>),
+}
+
+/// Calls a method of whichever it is.
+macro_rules! in_either {
+    ($inference:expr, $name:ident => $body:expr) => {
+        match $inference {
+            Inference::F32($name) => $body,
+            Inference::Bf16($name) => $body,
+        }
+    };
+}
+
+/// Folded weights, and the memory of a pass, in one precision.
+#[derive(Debug)]
+pub(super) struct InferenceIn<E: Number> {
+    plan: Plan<E>,
+    /// Feature maps between stages of the images that all threads share.
+    maps: [Buffer<E>; 2],
+    /// What the classifier reads.
+    pooled: Buffer<E>,
+    /// One a thread.
+    memory: Vec<Memory<E>>,
 }
 
 /// One thread's memory for inference.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
+#[derive(Debug)]
+struct Memory<E> {
     /// Of the stages that are taken depth first.
-    kept: Vec<Kept>,
+    kept: Vec<Kept<E>>,
     /// Feature maps between the others.
-    maps: [Buffer; 2],
-    patches: Buffer,
+    maps: [Buffer<E>; 2],
+    patches: Buffer<E>,
     /// Patches of several images.
-    gathered: Buffer,
+    gathered: Buffer<E>,
     padded: Padded,
+    end: Mean,
+}
+
+/// Memory of a mean over pixels.
+#[derive(Debug, Default)]
+struct Mean {
     sums: Vec<f64>,
+    mean: Vec<f32>,
+}
+
+impl<E> Default for Memory<E> {
+    fn default() -> Self {
+        Self {
+            kept: Vec::new(),
+            maps: Default::default(),
+            patches: Buffer::default(),
+            gathered: Buffer::default(),
+            padded: Padded::default(),
+            end: Mean::default(),
+        }
+    }
+}
+
+impl Inference {
+    /// Nothing is folded yet.
+    pub fn new(precision: Precision, isa: Isa, clamp: Clamp, threads: usize) -> Self {
+        match precision {
+            Precision::F32 => Self::F32(InferenceIn::new(isa, clamp, threads)),
+            Precision::Bf16 => Self::Bf16(InferenceIn::new(isa, clamp, threads)),
+        }
+    }
+
+    /// The precision.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Self::F32(_) => Precision::F32,
+            Self::Bf16(_) => Precision::Bf16,
+        }
+    }
 }
 
 impl CpuExecutor {
+    /// The parts of an executor that inference works with.
+    fn inference(&mut self) -> (Network<'_>, &mut Inference) {
+        let Self { architecture, engine, timing, convs, parameters, classifier, inference, .. } = self;
+        let epsilon = architecture.conventions.bn_epsilon;
+        let image_len = architecture.input_shape().len();
+        (Network { engine, timing, convs, parameters, classifier, epsilon, image_len }, inference)
+    }
+
+    /// Drops what was folded from parameters that may have changed: all but the frozen stages.
+    pub(super) fn forget_folded(&mut self) {
+        let frozen = self.frozen.stages;
+        in_either!(&mut self.inference, inference => inference.forget_behind(frozen));
+    }
+
+    /// Drops everything that was folded.
+    pub(super) fn forget_all_folded(&mut self) {
+        in_either!(&mut self.inference, inference => inference.forget_behind(0));
+    }
+
     /// Logits `[N, outputs]` of a batch of images, or of features that [`CpuExecutor::run_features`]
     /// gave.
     pub(super) fn run_inference(&mut self, input: Input, values: &[f32]) -> Tensor {
-        let features = self.classifier.features;
-        let stride = gemm::padded_stride(self.engine.isa, features);
-        let batch = input.batch();
-        let stages = if matches!(input, Input::Images(_)) { self.stages() } else { 0 };
-        self.fold(stages, true);
-        let mut pooled = std::mem::take(&mut self.inference.pooled);
-        let rows = &mut pooled.at_least(batch * stride)[..batch * stride];
-        self.pool_rows(input, values, rows, stride);
-        let packed = self.plan.classifier.as_ref().expect("folded above");
-        let mut logits = Tensor::zeros(&[batch, self.classifier.outputs]);
-        let epilogue = Epilogue { bias: Some(&self.parameters[self.classifier.bias].value), clamp: None };
-        let start = self.timing.start();
-        product(&mut self.engine, rows, stride, batch, packed, logits.data_mut(), epilogue);
-        self.timing.stop(start, Pass::Infer, CLASSIFIER);
-        self.inference.pooled = pooled;
-        logits
+        let (mut network, inference) = self.inference();
+        in_either!(inference, inference => inference.logits(&mut network, input, values))
     }
 
     /// Pooled features `[N, features]` of a batch of images.
@@ -81,33 +158,18 @@ impl CpuExecutor {
 
     /// The activated feature maps behind the stem and `blocks` blocks, `[N, h, w, channels]`.
     pub(super) fn run_maps(&mut self, images: &[f32], batch: usize, blocks: usize) -> Tensor {
-        let stages = blocks + 1;
-        self.fold(stages, false);
-        let Shape { height, width, channels } = self.plan.stages[blocks].layer.output;
+        let ends = self.convs.iter().filter(|conv| conv.layer.operator != Operator::Depthwise);
+        let last = ends.take(blocks + 1).last().map(|conv| conv.layer.output);
+        let Shape { height, width, channels } = last.unwrap_or(self.architecture.input_shape());
         let mut maps = Tensor::zeros(&[batch, height, width, channels]);
-        self.run_stages(images, batch, stages, End::Map, maps.data_mut(), height * width * channels);
+        self.run_stages(images, batch, blocks + 1, End::Map, maps.data_mut(), height * width * channels);
         maps
     }
 
     /// Writes what the classifier reads to rows of `output` that are `stride` apart.
     pub(super) fn pool_rows(&mut self, input: Input, values: &[f32], output: &mut [f32], stride: usize) {
-        let features = self.classifier.features;
-        match input {
-            Input::Images(batch) => {
-                let stages = self.stages();
-                self.run_stages(values, batch, stages, End::Pool(features), output, stride);
-            }
-            Input::Features(_) => {
-                for (to, from) in output.chunks_exact_mut(stride).zip(values.chunks_exact(features)) {
-                    to[..features].copy_from_slice(from);
-                }
-            }
-        }
-    }
-
-    /// Number of stages: the stem, and one a block.
-    fn stages(&self) -> usize {
-        self.convs.iter().filter(|conv| conv.layer.operator != Operator::Depthwise).count()
+        let (mut network, inference) = self.inference();
+        in_either!(inference, inference => inference.pool(&mut network, input, values, (output, stride)));
     }
 
     /// Takes each image through the first `stages` stages (at least one) and writes what `end` says
@@ -121,11 +183,99 @@ impl CpuExecutor {
         output: &mut [f32],
         stride: usize,
     ) {
-        self.fold(stages, false);
-        let Self { engine, plan, inference, timing, .. } = self;
+        let (mut network, inference) = self.inference();
+        let images = (images, batch);
+        in_either!(inference, inference => inference.run(&mut network, images, stages, end, (output, stride)));
+    }
+}
+
+impl Network<'_> {
+    /// Number of stages: the stem, and one a block.
+    fn stages(&self) -> usize {
+        self.convs.iter().filter(|conv| conv.layer.operator != Operator::Depthwise).count()
+    }
+}
+
+impl<E: Number> InferenceIn<E> {
+    fn new(isa: Isa, clamp: Clamp, threads: usize) -> Self {
+        Self {
+            plan: Plan::new(isa, clamp),
+            maps: Default::default(),
+            pooled: Buffer::default(),
+            memory: std::iter::repeat_with(Memory::default).take(threads).collect(),
+        }
+    }
+
+    /// Keeps the first `stages` stages only of what was folded.
+    fn forget_behind(&mut self, stages: usize) {
+        self.plan.stages.truncate(stages);
+        self.plan.classifier = None;
+    }
+
+    fn logits(&mut self, network: &mut Network, input: Input, values: &[f32]) -> Tensor {
+        let (features, outputs) = (network.classifier.features, network.classifier.outputs);
+        let stride = E::padded_stride(network.engine.isa, features);
+        let batch = input.batch();
+        let stages = if matches!(input, Input::Images(_)) { network.stages() } else { 0 };
+        self.plan.fold(network, stages, true);
+        let mut pooled = std::mem::take(&mut self.pooled);
+        let rows = &mut pooled.at_least(batch * stride)[..batch * stride];
+        self.pool(network, input, values, (rows, stride));
+        let mut logits = Tensor::zeros(&[batch, outputs]);
+        let Network { engine, timing, parameters, classifier, .. } = network;
+        let epilogue = Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None };
+        let start = timing.start();
+        if let Some(packed) = &self.plan.classifier {
+            // Shared out by columns: rows are few.
+            let block = (64usize).next_multiple_of(E::column_step(engine.isa));
+            let columns = gemm::column_blocks(logits.data_mut(), (outputs, outputs), block);
+            engine.pool.run(outputs.div_ceil(block), &mut engine.scratch, columns, |item, _, output| {
+                let a = MatrixRef::new(&*rows, batch, features, stride);
+                E::multiply_to_f32(a, packed, item * block, output, epilogue);
+            });
+        }
+        timing.stop(start, Pass::Infer, CLASSIFIER);
+        self.pooled = pooled;
+        logits
+    }
+
+    /// Writes what the classifier reads to rows of `output` that are `stride` apart.
+    fn pool<O: Element>(
+        &mut self,
+        network: &mut Network,
+        input: Input,
+        values: &[f32],
+        (output, stride): (&mut [O], usize),
+    ) {
+        let features = network.classifier.features;
+        match input {
+            Input::Images(batch) => {
+                let stages = network.stages();
+                self.run(network, (values, batch), stages, End::Pool(features), (output, stride));
+            }
+            Input::Features(_) => {
+                for (to, from) in output.chunks_exact_mut(stride).zip(values.chunks_exact(features)) {
+                    convert(from, &mut to[..features]);
+                }
+            }
+        }
+    }
+
+    /// See [`CpuExecutor::run_stages`].
+    fn run<O: Element>(
+        &mut self,
+        network: &mut Network,
+        (images, batch): (&[f32], usize),
+        stages: usize,
+        end: End,
+        (output, stride): (&mut [O], usize),
+    ) {
+        self.plan.fold(network, stages, false);
+        let Network { engine, timing, image_len, .. } = network;
+        let image_len = *image_len;
+        let Self { plan, maps, memory, .. } = self;
         let plan = &*plan;
         let stages = &plan.stages[..stages];
-        let image_len = self.architecture.input_shape().len();
         let threads = engine.pool.threads();
         // Layers can be told apart only where one follows the other.
         let first = if timing.is_on() { 1 } else { depth_first(stages) };
@@ -139,44 +289,50 @@ impl CpuExecutor {
             let images = &images[done * image_len..][..count * image_len];
             let rows = &mut output[done * stride..][..count * stride];
             let rows = chunks(rows, group * stride);
-            engine.pool.run(items, &mut engine.scratch, rows, |item, scratch, rows| {
+            engine.pool.run(items, memory, rows, |item, memory, rows| {
                 let images = &images[item * group * image_len..][..group * image_len];
-                let memory = &mut scratch.inference;
-                run_group(plan, stages, first, (images, image_len), memory, |index, map, sums| {
-                    end.write(map, sums, &mut rows[index * stride..][..stride]);
+                run_group(plan, stages, first, (images, image_len), memory, |index, map, mean| {
+                    end.write(map, mean, &mut rows[index * stride..][..stride]);
                 });
             });
             done += count;
         }
         for image in done..batch {
             let pixels = &images[image * image_len..][..image_len];
-            let [current, next] = &mut inference.maps;
+            let [current, next] = &mut *maps;
             let start = timing.start();
-            spread_strip(plan, stages, first, engine, pixels, next);
+            spread_strip(plan, stages, first, (&engine.pool, &mut *memory), pixels, next);
             timing.stop(start, Pass::Infer, &stages[first - 1].layer.name);
             std::mem::swap(current, next);
             for (index, stage) in stages.iter().enumerate().skip(first) {
                 let start = timing.start();
-                stage.spread(plan, engine, current, (next, output_stride(stage, stages.get(index + 1))));
+                let output = (&mut *next, output_stride(stage, stages.get(index + 1)));
+                stage.spread(plan, (&engine.pool, &mut *memory), current, output);
                 timing.stop(start, Pass::Infer, &stage.layer.name);
                 std::mem::swap(current, next);
             }
             let last = stages.last().map_or(0, |stage| stage.layer.output.len());
-            let sums = &mut engine.scratch[0].inference.sums;
-            end.write(&current[..last], sums, &mut output[image * stride..][..stride]);
+            end.write(&current[..last], &mut memory[0].end, &mut output[image * stride..][..stride]);
         }
+    }
+}
+
+/// Copies values from one type to another.
+fn convert<E: Element, O: Element>(from: &[E], to: &mut [O]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = O::from_f32(from.to_f32());
     }
 }
 
 /// A few pixels waste most of a tile, and take as many weights as many pixels would.
 const FEW_PIXELS: usize = 49;
 
-fn has_few_pixels(stage: &Stage) -> bool {
+fn has_few_pixels<E: Number>(stage: &Stage<E>) -> bool {
     stage.layer.output.pixels() <= FEW_PIXELS
 }
 
 /// How many images to take through the last stages together.
-fn group_of(stages: &[Stage]) -> usize {
+fn group_of<E: Number>(stages: &[Stage<E>]) -> usize {
     /// Pixels that are worth reading a panel of weights for.
     const PIXELS: usize = 196;
     const MOST: usize = 8;
@@ -187,19 +343,19 @@ fn group_of(stages: &[Stage]) -> usize {
 }
 
 /// Takes images through all stages on one thread: each alone as long as its maps are large, then all
-/// together. Calls `end(index, last map, scratch)` for each.
-fn run_group(
-    plan: &Plan,
-    stages: &[Stage],
+/// together. Calls `finish(index, last map, memory)` for each.
+fn run_group<E: Number>(
+    plan: &Plan<E>,
+    stages: &[Stage<E>],
     first: usize,
     (images, image_len): (&[f32], usize),
-    memory: &mut Memory,
-    mut end: impl FnMut(usize, &[f32], &mut Vec<f64>),
+    memory: &mut Memory<E>,
+    mut finish: impl FnMut(usize, &[E], &mut Mean),
 ) {
-    let Memory { kept, maps: [current, next], patches, gathered, padded, sums } = memory;
+    let Memory { kept, maps: [current, next], patches, gathered, padded, end } = memory;
     let count = images.len() / image_len;
     // From here on the product's rows are those of all images.
-    let few = |stage: &Stage| has_few_pixels(stage) && stage.depthwise.is_some();
+    let few = |stage: &Stage<E>| has_few_pixels(stage) && stage.depthwise.is_some();
     let together = match stages.iter().rposition(|stage| !few(stage)) {
         Some(last) if count > 1 => (last + 1).max(first),
         _ => stages.len(),
@@ -217,12 +373,13 @@ fn run_group(
             let output = next.at_least(height * width * stride);
             padded.start(0);
             let mut map = stage.map(current);
-            stage.rows(plan, &mut map, 0..height, (output, stride), (&mut *patches, &mut *padded));
+            let input = stage::Input::Rows(&mut map);
+            stage.rows(plan, input, 0..height, (output, stride), (&mut *patches, &mut *padded));
             std::mem::swap(current, next);
         }
         match stages.get(together) {
             Some(stage) => stage.read(plan, current, (image, count), gathered),
-            None => end(image, &current[..stages[stages.len() - 1].layer.output.len()], sums),
+            None => finish(image, &current[..stages[stages.len() - 1].layer.output.len()], end),
         }
     }
     for (index, stage) in stages.iter().enumerate().skip(together) {
@@ -234,7 +391,7 @@ fn run_group(
         for (image, map) in current[..pixels * stride].chunks_exact(height * width * stride).enumerate() {
             match stages.get(index + 1) {
                 Some(next) => next.read(plan, map, (image, count), gathered),
-                None => end(image, map, sums),
+                None => finish(image, map, end),
             }
         }
     }
@@ -242,62 +399,65 @@ fn run_group(
 
 /// Takes one image through the first `count` stages, the output rows of the last one shared out over
 /// the threads. At the seams each thread makes the few rows before that it needs itself.
-fn spread_strip(
-    plan: &Plan,
-    stages: &[Stage],
+fn spread_strip<E: Number>(
+    plan: &Plan<E>,
+    stages: &[Stage<E>],
     count: usize,
-    engine: &mut Engine,
+    (pool, memory): (&Pool, &mut [Memory<E>]),
     image: &[f32],
-    output: &mut Buffer,
+    output: &mut Buffer<E>,
 ) {
     let last = &stages[count - 1];
     let Shape { height, width, .. } = last.layer.output;
     let stride = output_stride(last, stages.get(count));
-    let rows = height.div_ceil(engine.pool.threads());
+    let rows = height.div_ceil(pool.threads());
     let parts = chunks(output.at_least(height * width * stride), rows * width * stride);
-    engine.pool.run(height.div_ceil(rows), &mut engine.scratch, parts, |item, scratch, output| {
+    pool.run(height.div_ceil(rows), memory, parts, |item, memory, output| {
         let rows = item * rows..height.min((item + 1) * rows);
-        strip::rows(plan, &stages[..count], &mut scratch.inference.kept, image, rows, (output, stride));
+        strip::rows(plan, &stages[..count], &mut memory.kept, image, rows, (output, stride));
     });
 }
 
-impl Stage {
+impl<E: Number> Stage<E> {
     /// Shares one image's stage out over the threads.
     fn spread(
         &self,
-        plan: &Plan,
-        engine: &mut Engine,
-        input: &[f32],
-        (output, stride): (&mut Buffer, usize),
+        plan: &Plan<E>,
+        (pool, memory): (&Pool, &mut [Memory<E>]),
+        input: &[E],
+        (output, stride): (&mut Buffer<E>, usize),
     ) {
         let Shape { height, width, channels } = self.layer.output;
         let output = output.at_least(height * width * stride);
-        let threads = engine.pool.threads();
+        let threads = pool.threads();
         let map = self.map(input);
         if threads > 1 && has_few_pixels(self) {
-            let step = gemm::column_step(plan.isa);
+            let step = E::column_step(plan.isa);
             let block = channels.div_ceil(threads).next_multiple_of(step);
             let columns = gemm::column_blocks(output, (channels, stride), block);
             let items = channels.div_ceil(block);
-            engine.pool.run(items, &mut engine.scratch, columns, |item, scratch, output| {
-                let Memory { patches, padded, .. } = &mut scratch.inference;
+            pool.run(items, memory, columns, |item, memory, output| {
+                let Memory { patches, padded, .. } = memory;
                 padded.start(0);
-                self.product(plan, &mut { map }, 0..height, (item * block, output), (patches, padded));
+                let mut map = map;
+                let input = stage::Input::Rows(&mut map);
+                self.product(plan, input, 0..height, (item * block, output), (patches, padded));
             });
             return;
         }
         let rows = height.div_ceil(threads);
         let parts = chunks(output, rows * width * stride);
-        engine.pool.run(height.div_ceil(rows), &mut engine.scratch, parts, |item, scratch, output| {
-            let Memory { patches, padded, .. } = &mut scratch.inference;
+        pool.run(height.div_ceil(rows), memory, parts, |item, memory, output| {
+            let Memory { patches, padded, .. } = memory;
             let rows = item * rows..height.min((item + 1) * rows);
             padded.start(self.reach(rows.start).start);
-            self.rows(plan, &mut { map }, rows, (output, stride), (patches, padded));
+            let mut map = map;
+            self.rows(plan, stage::Input::Rows(&mut map), rows, (output, stride), (patches, padded));
         });
     }
 
     /// Makes the patches of one image of `count` beside those of the others.
-    fn read(&self, plan: &Plan, map: &[f32], (image, count): (usize, usize), patches: &mut Buffer) {
+    fn read(&self, plan: &Plan<E>, map: &[E], (image, count): (usize, usize), patches: &mut Buffer<E>) {
         let Shape { height, width, .. } = self.layer.output;
         let stride = self.patch_stride(plan.isa);
         let len = height * width * stride;
@@ -309,13 +469,15 @@ impl Stage {
 }
 
 impl End {
-    fn write(self, map: &[f32], sums: &mut Vec<f64>, row: &mut [f32]) {
+    fn write<E: Element, O: Element>(self, map: &[E], memory: &mut Mean, row: &mut [O]) {
         match self {
             Self::Pool(features) => {
-                sums.resize(features, 0.0);
-                pooling::global_average(map, sums, &mut row[..features]);
+                memory.sums.resize(features, 0.0);
+                memory.mean.resize(features, 0.0);
+                pooling::global_average(map, &mut memory.sums, &mut memory.mean);
+                convert(&memory.mean, &mut row[..features]);
             }
-            Self::Map => row.copy_from_slice(map),
+            Self::Map => convert(map, row),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `rows.rs` | what the next layer reads: activated rows, padded rows and images |
+//! | `precision.rs` | the types that inference computes in |
 //! | `plan.rs` | weights folded and packed for inference |
 //! | `stage.rs` | inference: one block on one thread |
 //! | `strip.rs` | inference: the first blocks, depth first |
@@ -20,6 +21,7 @@ mod forward;
 mod inference;
 mod layout;
 mod plan;
+mod precision;
 mod rows;
 mod stage;
 mod strip;
@@ -35,6 +37,7 @@ use crate::executor::{Executor, Parameter};
 use crate::tensor::Tensor;
 use crate::weights::{TensorSpec, Weights};
 
+pub use precision::Precision;
 pub use timing::{LayerTime, Pass};
 
 /// How a [`CpuExecutor`] uses the machine.
@@ -45,12 +48,14 @@ pub struct CpuOptions {
     /// Instruction set; `None`: what the environment variable `MOBILENET_ISA` asks for, or else
     /// the fastest.
     pub isa: Option<Isa>,
+    /// What inference computes in. (Training computes in f32.)
+    pub precision: Precision,
     /// Training computes the raw outputs of depthwise layers again on the way back instead of keeping
     /// them: about a third less memory for a few per cent more time. Results are the same to the bit.
     pub recompute: bool,
 }
 
-/// Runs a network on the CPU in f32.
+/// Runs a network on the CPU: training in f32, inference in the precision that was asked for.
 ///
 /// It is `Send` and `Sync`: it can move to another thread, and whatever takes `&self` (its
 /// architecture, a copy of its weights) can be asked for from several. Whatever runs the network
@@ -67,9 +72,8 @@ pub struct CpuExecutor {
     parameters: Vec<Stored>,
     training: forward::Training,
     recompute: bool,
-    /// Folded weights, as far as no parameter has changed since they were made.
-    plan: plan::Plan,
-    inference: inference::Activations,
+    /// Folded weights, as far as no parameter has changed since they were made, and feature maps.
+    inference: inference::Inference,
     dropout_seed: u64,
     frozen: Frozen,
     timing: timing::Timing,
@@ -117,7 +121,6 @@ struct Scratch {
     patches: Buffer,
     output: Buffer,
     sums: Vec<f64>,
-    inference: inference::Memory,
 }
 
 /// A convolution with its batch normalisation: indices into the parameters, and running statistics.
@@ -205,8 +208,7 @@ impl CpuExecutor {
             parameters: Vec::new(),
             training: forward::Training::default(),
             recompute: options.recompute,
-            plan: plan::Plan::new(isa, clamp),
-            inference: inference::Activations::default(),
+            inference: inference::Inference::new(options.precision, isa, clamp, threads),
             dropout_seed: 0,
             frozen: Frozen::default(),
             timing: timing::Timing::default(),
@@ -218,6 +220,11 @@ impl CpuExecutor {
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.engine.isa
+    }
+
+    /// What inference computes in.
+    pub fn precision(&self) -> Precision {
+        self.inference.precision()
     }
 
     /// Number of threads in use.
@@ -506,15 +513,46 @@ mod tests {
             let mut rng = crate::rng::Rng::keyed(1, &[]);
             let pixels = (0..3 * resolution * resolution * 3).map(|_| rng.normal() as f32).collect();
             let images = Tensor::new(&[3, resolution, resolution, 3], pixels).unwrap();
-            let mut expected = None;
-            for threads in [1, 2, 3] {
-                let options = CpuOptions { threads: Some(threads), ..CpuOptions::default() };
+            for precision in [Precision::F32, Precision::Bf16] {
+                let mut expected = None;
+                for threads in [1, 2, 3] {
+                    let options = CpuOptions { threads: Some(threads), precision, ..CpuOptions::default() };
+                    let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+                    let together = executor.infer(&images).unwrap();
+                    // Timed, each layer follows the one before, and each image is shared out.
+                    executor.time_layers();
+                    let what = format!("{body:?}, {}, {threads} threads", precision.name());
+                    assert_eq!(executor.infer(&images).unwrap(), together, "{what}");
+                    assert_eq!(*expected.get_or_insert(together.clone()), together, "{what}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_is_near_f32_on_every_instruction_set() {
+        for body in Body::ALL {
+            let architecture = Architecture { body, ..small() };
+            let weights = Weights::random(&architecture, 3).unwrap();
+            let mut rng = crate::rng::Rng::keyed(1, &[]);
+            let pixels = (0..4 * 33 * 33 * 3).map(|_| rng.normal() as f32).collect();
+            let images = Tensor::new(&[4, 33, 33, 3], pixels).unwrap();
+            let mut exact = CpuExecutor::new(&architecture, &weights, &CpuOptions::default()).unwrap();
+            let exact = exact.infer(&images).unwrap();
+            let size = exact.data().iter().fold(0.0f32, |size, &logit| size.max(logit.abs()));
+            for isa in Isa::testable() {
+                let options =
+                    CpuOptions { isa: Some(isa), precision: Precision::Bf16, ..CpuOptions::default() };
                 let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
-                let together = executor.infer(&images).unwrap();
-                // Timed, each layer follows the one before, and each image is shared out.
-                executor.time_layers();
-                assert_eq!(executor.infer(&images).unwrap(), together, "{body:?}, {threads} threads");
-                assert_eq!(*expected.get_or_insert(together.clone()), together, "{threads} threads");
+                assert_eq!(executor.precision(), Precision::Bf16);
+                let found = executor.infer(&images).unwrap();
+                let off = found.data().iter().zip(exact.data()).map(|(a, b)| (a - b).abs());
+                let off = off.fold(0.0f32, f32::max) / size;
+                // A rounding is off by up to 2^-9; some thirty of them follow one another, of random sign.
+                assert!(off > 0.0 && off < 0.02, "{body:?}, {}: off by {off} of the largest", isa.name());
+                // What the classifier reads, and where it is all there is.
+                let features = executor.features(&images).unwrap();
+                assert_eq!(executor.infer(&features).unwrap(), found, "{body:?}: features");
             }
         }
     }
@@ -530,7 +568,7 @@ mod tests {
             let results: Vec<_> = [(1, false), (2, false), (3, false), (2, true)]
                 .into_iter()
                 .map(|(threads, recompute)| {
-                    let options = CpuOptions { threads: Some(threads), isa: None, recompute };
+                    let options = CpuOptions { threads: Some(threads), recompute, ..CpuOptions::default() };
                     let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
                     let inferred = executor.infer(&images).unwrap();
                     executor.zero_grad();

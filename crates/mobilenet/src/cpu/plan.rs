@@ -4,28 +4,30 @@ use mobilenet_kernels::gemm::PackedB;
 use mobilenet_kernels::parallel::chunks;
 use mobilenet_kernels::{Buffer, Clamp, Isa, depthwise};
 
-use super::{Conv, CpuExecutor, Stored};
+use super::inference::Network;
+use super::precision::Number;
+use super::{Conv, Stored};
 use crate::architecture::{Layer, Operator};
 
 /// Folded and packed weights, as far as they were needed: the first stages, in order, and the
-/// classifier. Whoever changes parameters says so with [`CpuExecutor::forget_folded`].
+/// classifier. Whoever changes parameters says so with [`super::CpuExecutor::forget_folded`].
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct Plan<E: Number> {
     pub isa: Isa,
     pub clamp: Clamp,
-    pub stages: Vec<Stage>,
-    pub classifier: Option<PackedB>,
+    pub stages: Vec<Stage<E>>,
+    pub classifier: Option<E::Packed>,
     /// A row of zeros, as long as any row that a depthwise layer reads.
-    pub zeros: Buffer,
+    pub zeros: Buffer<E>,
 }
 
 /// A full convolution, or a depthwise one with the pointwise one behind it.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct Stage<E: Number> {
     pub depthwise: Option<Depthwise>,
-    /// The layer whose filter is `packed`: `conv_*` or `pointwise_*`.
+    /// The layer whose filter is `filter`: `conv_*` or `pointwise_*`.
     pub layer: Layer,
-    pub packed: PackedB,
+    pub filter: Filter<E>,
     pub bias: Vec<f32>,
 }
 
@@ -36,41 +38,41 @@ pub(super) struct Depthwise {
     pub bias: Vec<f32>,
 }
 
-impl CpuExecutor {
-    /// Drops what was folded from parameters that may have changed: all but the frozen stages.
-    pub(super) fn forget_folded(&mut self) {
-        self.plan.stages.truncate(self.frozen.stages);
-        self.plan.classifier = None;
-    }
+/// A stage's filter: that of a full convolution, which computes in f32, or of a pointwise one.
+#[derive(Debug)]
+pub(super) enum Filter<E: Number> {
+    Full(PackedB),
+    Pointwise(E::Packed),
+}
 
-    /// Drops everything that was folded.
-    pub(super) fn forget_all_folded(&mut self) {
-        self.plan.stages.clear();
-        self.plan.classifier = None;
+impl<E: Number> Plan<E> {
+    /// Nothing is folded yet.
+    pub fn new(isa: Isa, clamp: Clamp) -> Self {
+        Self { isa, clamp, stages: Vec::new(), classifier: None, zeros: Buffer::default() }
     }
 
     /// Folds each batch normalisation into the filter before it, in the first `stages` stages, and
     /// packs the filters; also the classifier's, if it is asked for. What is done already stays.
     /// The parts are shared out over the threads.
-    pub(super) fn fold(&mut self, stages: usize, classifier: bool) {
-        let Self { engine, plan, convs, parameters, .. } = self;
+    pub fn fold(&mut self, network: &mut Network, stages: usize, classifier: bool) {
+        let Network { engine, convs, parameters, epsilon, .. } = network;
+        let (convs, parameters) = (*convs, *parameters);
         let ends = |conv: &Conv| conv.layer.operator != Operator::Depthwise;
-        let groups: Vec<&[Conv]> = convs.split_inclusive(ends).take(stages).skip(plan.stages.len()).collect();
-        let classifier = Some(&self.classifier).filter(|_| classifier && plan.classifier.is_none());
+        let groups: Vec<&[Conv]> = convs.split_inclusive(ends).take(stages).skip(self.stages.len()).collect();
+        let classifier = Some(network.classifier).filter(|_| classifier && self.classifier.is_none());
         let items = groups.len() + usize::from(classifier.is_some());
         if items == 0 {
             return;
         }
-        let mut parts: Vec<Part> = std::iter::repeat_with(|| Part::None).take(items).collect();
-        let (isa, epsilon) = (engine.isa, f64::from(self.architecture.conventions.bn_epsilon));
+        let mut parts: Vec<Part<E>> = std::iter::repeat_with(|| Part::None).take(items).collect();
+        let (isa, epsilon) = (engine.isa, f64::from(*epsilon));
         engine.pool.run(items, &mut engine.scratch, chunks(&mut parts, 1), |item, _, part| {
             part[0] = match (groups.get(item), classifier) {
                 (Some(convs), _) => Stage::folded(isa, convs, parameters, epsilon)
                     .map_or(Part::None, |stage| Part::Stage(Box::new(stage))),
                 (None, Some(classifier)) => {
-                    let mut packed = PackedB::new(isa, classifier.features, classifier.outputs);
-                    packed.pack_transposed(&parameters[classifier.weight].value);
-                    Part::Classifier(packed)
+                    let shape = (classifier.outputs, classifier.features);
+                    Part::Classifier(E::pack(isa, shape, &parameters[classifier.weight].value, None))
                 }
                 (None, None) => Part::None,
             };
@@ -78,10 +80,10 @@ impl CpuExecutor {
         for part in parts {
             match part {
                 Part::Stage(stage) => {
-                    plan.zeros.at_least(stage.input().width * stage.input_stride());
-                    plan.stages.push(*stage);
+                    self.zeros.at_least(stage.input().width * stage.input_stride());
+                    self.stages.push(*stage);
                 }
-                Part::Classifier(packed) => plan.classifier = Some(packed),
+                Part::Classifier(packed) => self.classifier = Some(packed),
                 Part::None => {}
             }
         }
@@ -89,10 +91,10 @@ impl CpuExecutor {
 }
 
 /// What one item of folding makes.
-enum Part {
+enum Part<E: Number> {
     None,
-    Stage(Box<Stage>),
-    Classifier(PackedB),
+    Stage(Box<Stage<E>>),
+    Classifier(E::Packed),
 }
 
 /// A batch normalisation by its running statistics: what each output's filter is multiplied with,
@@ -114,14 +116,7 @@ impl Folding {
     }
 }
 
-impl Plan {
-    /// Nothing is folded yet.
-    pub fn new(isa: Isa, clamp: Clamp) -> Self {
-        Self { isa, clamp, stages: Vec::new(), classifier: None, zeros: Buffer::default() }
-    }
-}
-
-impl Stage {
+impl<E: Number> Stage<E> {
     /// The stage of `convs`: a full convolution, or a depthwise one and a pointwise one.
     fn folded(isa: Isa, convs: &[Conv], parameters: &[Stored], epsilon: f64) -> Option<Self> {
         let (last, before) = convs.split_last()?;
@@ -141,16 +136,15 @@ impl Stage {
         let layer = last.layer.clone();
         let Folding { scale, bias } = Folding::of(last, parameters, epsilon);
         let filter = &parameters[last.weight].value;
-        let packed = match layer.operator {
+        let filter = match layer.operator {
             Operator::Pointwise => {
-                let mut packed = PackedB::new(isa, layer.input.channels, layer.output.channels);
-                packed.pack_transposed_scaled(filter, &scale);
-                packed
+                let shape = (layer.output.channels, layer.input.channels);
+                Filter::Pointwise(E::pack(isa, shape, filter, Some(&scale)))
             }
-            _ => super::forward::pack_conv(isa, &layer, |at, output| {
+            _ => Filter::Full(super::forward::pack_conv(isa, &layer, |at, output| {
                 (f64::from(filter[at]) * scale[output]) as f32
-            }),
+            })),
         };
-        Some(Self { depthwise, layer, packed, bias })
+        Some(Self { depthwise, layer, filter, bias })
     }
 }

@@ -1,40 +1,70 @@
 //! One stage of inference on one thread: rows of a feature map in, rows of the next one out.
 //!
-//! The pixels of a map that a depthwise convolution reads are [`depthwise::pixel_stride`] apart, those
+//! The pixels of a map that a depthwise convolution reads are [`Number::pixel_stride`] apart, those
 //! of any other map follow one another.
 
 use std::ops::Range;
 
 use mobilenet_kernels::conv::{self, ConvGeometry};
 use mobilenet_kernels::depthwise::{self, Present, RowEpilogue, RowGeometry};
-use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef};
+use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef};
 use mobilenet_kernels::{Buffer, Isa};
 
 use super::forward::ring_rows;
-use super::plan::{Depthwise, Plan, Stage};
+use super::plan::{Depthwise, Filter, Plan, Stage};
+use super::precision::Number;
 use super::rows::row_geometry;
 use crate::architecture::Shape;
 
 /// Rows of the feature map that a stage reads.
-pub(super) trait Rows {
+pub(super) trait Rows<E> {
     /// Has the rows before `end` made, as far as they are not yet.
     fn make(&mut self, end: usize);
 
     /// A row that has been made and is not further back than the next stage reaches.
-    fn row(&self, y: usize) -> &[f32];
+    fn row(&self, y: usize) -> &[E];
+}
+
+/// What a stage reads: the image, or the rows of the stage before.
+pub(super) enum Input<'a, E> {
+    Image(Map<'a, f32>),
+    Rows(&'a mut dyn Rows<E>),
+}
+
+impl<E: Number> Input<'_, E> {
+    /// The same once more.
+    pub fn again(&mut self) -> Input<'_, E> {
+        match self {
+            Self::Image(map) => Input::Image(*map),
+            Self::Rows(rows) => Input::Rows(&mut **rows),
+        }
+    }
+
+    /// Has a row made and copies it in f32.
+    fn copy(&mut self, y: usize, to: &mut [f32]) {
+        match self {
+            Self::Image(map) => to.copy_from_slice(map.row(y)),
+            Self::Rows(rows) => {
+                rows.make(y + 1);
+                for (to, from) in to.iter_mut().zip(rows.row(y)) {
+                    *to = from.to_f32();
+                }
+            }
+        }
+    }
 }
 
 /// A feature map that is there as a whole.
 #[derive(Clone, Copy)]
-pub(super) struct Map<'a> {
-    pub values: &'a [f32],
+pub(super) struct Map<'a, E> {
+    pub values: &'a [E],
     pub row_len: usize,
 }
 
-impl Rows for Map<'_> {
+impl<E> Rows<E> for Map<'_, E> {
     fn make(&mut self, _: usize) {}
 
-    fn row(&self, y: usize) -> &[f32] {
+    fn row(&self, y: usize) -> &[E] {
         &self.values[y * self.row_len..][..self.row_len]
     }
 }
@@ -60,7 +90,7 @@ const MOST_ROWS: usize = 16;
 /// Rows of a depthwise convolution at a time.
 const ROWS: usize = 2;
 
-impl Stage {
+impl<E: Number> Stage<E> {
     /// The shape that the stage reads.
     pub fn input(&self) -> Shape {
         self.depthwise.as_ref().map_or(self.layer.input, |depthwise| depthwise.layer.input)
@@ -69,13 +99,13 @@ impl Stage {
     /// Values from one pixel that the stage reads to the next.
     pub fn input_stride(&self) -> usize {
         match &self.depthwise {
-            Some(depthwise) => depthwise::pixel_stride(depthwise.layer.input.channels),
+            Some(depthwise) => E::pixel_stride(depthwise.layer.input.channels),
             None => self.layer.input.channels,
         }
     }
 
     /// The whole map that the stage reads.
-    pub fn map<'a>(&self, values: &'a [f32]) -> Map<'a> {
+    pub fn map<'a, T>(&self, values: &'a [T]) -> Map<'a, T> {
         let Shape { height, width, .. } = self.input();
         let row_len = width * self.input_stride();
         Map { values: &values[..height * row_len], row_len }
@@ -100,7 +130,7 @@ impl Stage {
 
     /// Values from one row of the product's left side to the next.
     pub fn patch_stride(&self, isa: Isa) -> usize {
-        gemm::padded_stride(isa, self.packed.k())
+        E::padded_stride(isa, self.layer.input.channels)
     }
 
     /// Output rows whose patches and results stay in the second-level cache beside the weights.
@@ -115,11 +145,11 @@ impl Stage {
     /// Makes the output rows `rows`; their pixels are `stride` apart in `output`.
     pub fn rows(
         &self,
-        plan: &Plan,
-        input: &mut dyn Rows,
+        plan: &Plan<E>,
+        mut input: Input<E>,
         rows: Range<usize>,
-        (output, stride): (&mut [f32], usize),
-        (patches, padded): (&mut Buffer, &mut Padded),
+        (output, stride): (&mut [E], usize),
+        (patches, padded): (&mut Buffer<E>, &mut Padded),
     ) {
         let Shape { width, channels, .. } = self.layer.output;
         let together = self.together(plan.isa);
@@ -128,53 +158,59 @@ impl Stage {
             let pixels = group.len() * width;
             let output = &mut output[(y - rows.start) * width * stride..][..pixels * stride];
             let output = MatrixMut::new(output, pixels, channels, stride);
-            self.product(plan, input, group, (0, output), (&mut *patches, &mut *padded));
+            self.product(plan, input.again(), group, (0, output), (&mut *patches, &mut *padded));
         }
     }
 
     /// The output rows `rows` at once, for the channels from `first_column` on that `output` has.
     pub fn product(
         &self,
-        plan: &Plan,
-        input: &mut dyn Rows,
+        plan: &Plan<E>,
+        input: Input<E>,
         rows: Range<usize>,
-        (first_column, output): (usize, MatrixMut),
-        (patches, padded): (&mut Buffer, &mut Padded),
+        (first_column, output): (usize, MatrixMut<E>),
+        (patches, padded): (&mut Buffer<E>, &mut Padded),
     ) {
-        let Some(depthwise) = &self.depthwise else {
-            return self.convolve(plan, input, rows, (first_column, output), padded);
+        let input = match (&self.depthwise, input) {
+            (Some(depthwise), Input::Rows(input)) => {
+                let pixels = rows.len() * self.layer.output.width;
+                let stride = self.patch_stride(plan.isa);
+                let patches = patches.at_least(pixels * stride);
+                depthwise.rows(plan, input, rows, patches, stride);
+                return self.multiply(plan, patches, pixels, (first_column, output));
+            }
+            (_, input) => input,
         };
-        let pixels = rows.len() * self.layer.output.width;
-        let patches = patches.at_least(pixels * self.patch_stride(plan.isa));
-        depthwise.rows(plan, input, rows, patches, self.patch_stride(plan.isa));
-        self.multiply(plan, patches, pixels, (first_column, output));
+        self.convolve(plan, input, rows, (first_column, output), padded);
     }
 
     /// The product with the pointwise filter of so many rows of `patches`.
     pub fn multiply(
         &self,
-        plan: &Plan,
-        patches: &[f32],
+        plan: &Plan<E>,
+        patches: &[E],
         pixels: usize,
-        (first_column, output): (usize, MatrixMut),
+        (first_column, output): (usize, MatrixMut<E>),
     ) {
-        let a = MatrixRef::new(patches, pixels, self.packed.k(), self.patch_stride(plan.isa));
-        gemm::gemm(a, &self.packed, first_column, output, self.epilogue(plan));
+        let Filter::Pointwise(filter) = &self.filter else { unreachable!("a pointwise layer") };
+        let a = MatrixRef::new(patches, pixels, self.layer.input.channels, self.patch_stride(plan.isa));
+        E::multiply(a, filter, first_column, output, self.epilogue(plan));
     }
 
-    fn epilogue(&self, plan: &Plan) -> Epilogue<'_> {
+    fn epilogue(&self, plan: &Plan<E>) -> Epilogue<'_> {
         Epilogue { bias: Some(&self.bias), clamp: Some(plan.clamp) }
     }
 
     /// A full convolution's output rows.
     fn convolve(
         &self,
-        plan: &Plan,
-        input: &mut dyn Rows,
+        plan: &Plan<E>,
+        mut input: Input<E>,
         rows: Range<usize>,
-        (first_column, output): (usize, MatrixMut),
+        (first_column, output): (usize, MatrixMut<E>),
         padded: &mut Padded,
     ) {
+        let Filter::Full(filter) = &self.filter else { unreachable!("a full convolution") };
         let layer = &self.layer;
         let Shape { width, channels, .. } = layer.input;
         let row_len = (layer.pads.left + width + layer.pads.right) * channels;
@@ -184,12 +220,11 @@ impl Stage {
         let end = rows.clone().next_back().map_or(0, |last| self.reach(last).end);
         memory[slots * row_len..].fill(0.0);
         for y in *loaded..end {
-            input.make(y + 1);
             let row = &mut memory[y % slots * row_len..][..row_len];
             let (left, row) = row.split_at_mut(layer.pads.left * channels);
             let (pixels, right) = row.split_at_mut(width * channels);
             left.fill(0.0);
-            pixels.copy_from_slice(input.row(y));
+            input.copy(y, pixels);
             right.fill(0.0);
         }
         *loaded = end.max(*loaded);
@@ -209,25 +244,26 @@ impl Stage {
             dilation: layer.dilation,
         };
         let epilogue = self.epilogue(plan);
-        conv::convolve_rows(geometry, &inputs[..count], &self.packed, first_column, output, epilogue);
+        conv::convolve_rows(geometry, &inputs[..count], filter, first_column, output, epilogue);
     }
 }
 
 impl Depthwise {
     /// Makes the output rows `rows`; their pixels are `stride` apart in `output`.
-    pub fn rows(
+    pub fn rows<E: Number>(
         &self,
-        plan: &Plan,
-        input: &mut dyn Rows,
+        plan: &Plan<E>,
+        input: &mut dyn Rows<E>,
         rows: Range<usize>,
-        output: &mut [f32],
+        output: &mut [E],
         stride: usize,
     ) {
         let Self { layer, taps, bias } = self;
         let Shape { height, width, channels } = layer.input;
         let present = Some(Present { left: layer.pads.left, count: width });
-        let geometry = RowGeometry { output_stride: stride, present, ..row_geometry(layer) };
-        let row_len = width * depthwise::pixel_stride(channels);
+        let pixel_stride = E::pixel_stride(channels);
+        let geometry = RowGeometry { pixel_stride, output_stride: stride, present, ..row_geometry(layer) };
+        let row_len = width * pixel_stride;
         let epilogue = RowEpilogue { bias, clamp: plan.clamp };
         for (y, output) in
             rows.clone().step_by(ROWS).zip(output.chunks_mut(ROWS * layer.output.width * stride))
@@ -235,7 +271,7 @@ impl Depthwise {
             let count = ROWS.min(rows.end - y);
             let last = ring_rows(layer, y + count - 1)[2];
             input.make((last + 1).clamp(0, height as isize) as usize);
-            let mut inputs: [[&[f32]; 3]; ROWS] = [[&[]; 3]; ROWS];
+            let mut inputs: [[&[E]; 3]; ROWS] = [[&[]; 3]; ROWS];
             for (index, rows) in inputs[..count].iter_mut().enumerate() {
                 *rows = ring_rows(layer, y + index).map(|y| match usize::try_from(y) {
                     Ok(y) if y < height => input.row(y),

@@ -4,10 +4,11 @@
 
 use std::ops::Range;
 
-use mobilenet_kernels::{Buffer, depthwise};
+use mobilenet_kernels::Buffer;
 
 use super::plan::{Plan, Stage};
-use super::stage::{Map, Padded, Rows};
+use super::precision::Number;
+use super::stage::{Input, Map, Padded, Rows};
 use crate::architecture::Shape;
 
 /// Feature maps of more values than this do not stay in the second-level cache beside the weights
@@ -15,42 +16,55 @@ use crate::architecture::Shape;
 const LARGE: usize = 300 * 1024;
 
 /// How many of `stages` to take depth first: those up to the last that writes a large map, at least one.
-pub(super) fn depth_first(stages: &[Stage]) -> usize {
+pub(super) fn depth_first<E: Number>(stages: &[Stage<E>]) -> usize {
     stages.iter().rposition(|stage| stage.layer.output.len() > LARGE).map_or(1, |last| last + 1)
 }
 
 /// What one stage keeps while an image's rows are made.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
+#[derive(Debug)]
+pub(super) struct Kept<E> {
     /// Its last few output rows.
-    rows: Buffer,
+    rows: Buffer<E>,
     slots: usize,
     row_len: usize,
     /// The next output row to make.
     next: usize,
     /// What its product reads.
-    patches: Buffer,
+    patches: Buffer<E>,
     /// What it reads, if it is a full convolution.
     padded: Padded,
 }
 
+impl<E> Default for Kept<E> {
+    fn default() -> Self {
+        Self {
+            rows: Buffer::default(),
+            slots: 0,
+            row_len: 0,
+            next: 0,
+            patches: Buffer::default(),
+            padded: Padded::default(),
+        }
+    }
+}
+
 /// Makes rows of the last of some stages, and of those before it what these need.
-struct Strip<'a> {
-    plan: &'a Plan,
-    stages: &'a [Stage],
-    kept: &'a mut [Kept],
-    image: Map<'a>,
+struct Strip<'a, E: Number> {
+    plan: &'a Plan<E>,
+    stages: &'a [Stage<E>],
+    kept: &'a mut [Kept<E>],
+    image: Map<'a, f32>,
 }
 
 /// Takes an image through `stages`, as far as the output rows `rows` of the last one need it. Their
 /// pixels are `stride` apart in `output`.
-pub(super) fn rows(
-    plan: &Plan,
-    stages: &[Stage],
-    kept: &mut Vec<Kept>,
+pub(super) fn rows<E: Number>(
+    plan: &Plan<E>,
+    stages: &[Stage<E>],
+    kept: &mut Vec<Kept<E>>,
     image: &[f32],
     rows: Range<usize>,
-    output: (&mut [f32], usize),
+    output: (&mut [E], usize),
 ) {
     let (Some((last, before)), Some(first)) = (stages.split_last(), stages.first()) else { return };
     if kept.len() < stages.len() {
@@ -72,42 +86,41 @@ pub(super) fn rows(
     let image = first.map(image);
     let Kept { patches, padded, .. } = &mut kept_last[0];
     let mut strip = Strip { plan, stages: before, kept: kept_before, image };
-    let mut whole = image;
-    let input: &mut dyn Rows = if before.is_empty() { &mut whole } else { &mut strip };
+    let input = if before.is_empty() { Input::Image(image) } else { Input::Rows(&mut strip) };
     last.rows(plan, input, rows, output, (patches, padded));
 }
 
-impl Rows for Strip<'_> {
+impl<E: Number> Rows<E> for Strip<'_, E> {
     fn make(&mut self, end: usize) {
         let (Some((stage, stages)), Some((last, kept))) =
             (self.stages.split_last(), self.kept.split_last_mut())
         else {
             return;
         };
-        let (plan, mut image) = (self.plan, self.image);
+        let (plan, image) = (self.plan, self.image);
         let stride = last.row_len / stage.layer.output.width;
         while last.next < end {
             let (y, slot) = (last.next, last.next % last.slots);
             let count = (end - y).min(last.slots - slot);
             let output = &mut last.rows[slot * last.row_len..][..count * last.row_len];
             let mut strip = Strip { plan, stages, kept: &mut *kept, image };
-            let input: &mut dyn Rows = if stages.is_empty() { &mut image } else { &mut strip };
+            let input = if stages.is_empty() { Input::Image(image) } else { Input::Rows(&mut strip) };
             stage.rows(plan, input, y..y + count, (output, stride), (&mut last.patches, &mut last.padded));
             last.next += count;
         }
     }
 
-    fn row(&self, y: usize) -> &[f32] {
+    fn row(&self, y: usize) -> &[E] {
         let last = &self.kept[self.kept.len() - 1];
         &last.rows[y % last.slots * last.row_len..][..last.row_len]
     }
 }
 
 /// The pixel stride at which the stage before `next` writes, `None` being the end.
-pub(super) fn output_stride(stage: &Stage, next: Option<&Stage>) -> usize {
+pub(super) fn output_stride<E: Number>(stage: &Stage<E>, next: Option<&Stage<E>>) -> usize {
     let channels = stage.layer.output.channels;
     next.map_or(channels, |next| match next.depthwise {
-        Some(_) => depthwise::pixel_stride(channels),
+        Some(_) => E::pixel_stride(channels),
         None => channels,
     })
 }
