@@ -7,9 +7,9 @@ mod roof;
 
 use std::io::Write;
 
-use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
 use mobilenet::Architecture;
+use mobilenet::cpu::Precision;
 use serde::Serialize;
 
 use crate::architecture_flags::{ArchitectureFlags, describe};
@@ -24,6 +24,7 @@ use measure::{Times, Work};
   mobilenet bench infer --batch 1 --threads 2
   mobilenet bench train --batch 32 --seconds 10 --json
   mobilenet bench infer --width 0.25 --resolution 128 --json
+  mobilenet bench infer --batch 32 --precision bf16
 
 Without `infer` or `train`: both, for each body, and layer by layer for the body given, against the
 machine's own peak and bandwidth.
@@ -37,8 +38,8 @@ pub struct Flags {
     /// Images at once [default: 1 for infer, 32 for train]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
-    /// Number format of weights and activations
-    #[arg(long, default_value = "f32", value_parser = precision())]
+    /// Number format of weights and activations: f32, or bf16 (infer only)
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
     precision: Precision,
     /// How long to measure each thing, after warming up
     #[arg(long, value_name = "SECONDS", default_value_t = 4.0, allow_negative_numbers = true)]
@@ -66,34 +67,12 @@ impl What {
     }
 }
 
-/// The number format of weights and activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    F32,
-}
-
-impl Precision {
-    fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-        }
+/// Bytes of a value in memory.
+fn value_bytes(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
     }
-
-    /// Bytes of a value in memory.
-    fn value_bytes(self) -> usize {
-        match self {
-            Self::F32 => size_of::<f32>(),
-        }
-    }
-}
-
-/// Knows the names of precisions to come, so that they are answered with what there is.
-fn precision() -> impl TypedValueParser<Value = Precision> {
-    clap::builder::NonEmptyStringValueParser::new().try_map(|name| match name.as_str() {
-        "f32" => Ok(Precision::F32),
-        "bf16" | "f16" | "int8" => Err(format!("{name} is not supported yet; this version computes in f32")),
-        _ => Err("unknown precision; expected f32".to_owned()),
-    })
 }
 
 /// What to measure, checked.
@@ -117,6 +96,13 @@ impl Flags {
                 "--seconds: found {found}, expected above 0 and at most 3600"
             )));
         }
+        if self.precision != Precision::F32 && self.what != Some(What::Infer) {
+            let name = self.precision.name();
+            return Err(Failure::usage(format!(
+                "--precision {name}: training computes in f32; to time inference alone: \
+                 `mobilenet bench infer --precision {name}`"
+            )));
+        }
         let architecture = self.architecture.architecture()?;
         let Self { what, batch, precision, seconds, .. } = self;
         Ok(Settings { what, architecture, threads, batch, precision, seconds })
@@ -138,7 +124,7 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let settings = flags.settings()?;
     let Some(what) = settings.what else { return overview::run(&settings, json, out) };
     let batch = settings.batch(what);
-    let mut work = Work::new(what, &settings.architecture, settings.threads, batch)?;
+    let mut work = Work::new(&settings, what, &settings.architecture)?;
     let times = Times::measure(settings.seconds, || work.once())?;
     let found = Json::new(&settings, what, batch, &times);
     if json { crate::json::write(out, &found) } else { text(out, &settings.architecture, &found) }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mobilenet::classifier::{Prediction, input, likeliest};
-use mobilenet::cpu::{CpuExecutor, CpuOptions};
+use mobilenet::cpu::{CpuExecutor, CpuOptions, Precision};
 use mobilenet::image::{DecodeLimits, decode_file};
 use mobilenet::{Architecture, Executor, Model, Tensor};
 use mobilenet_train::data::{self, DataError, list_images};
@@ -39,6 +39,9 @@ pub struct Flags {
     /// Images that are classified at once
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
+    /// Number format of weights and activations while computing: f32 or bf16
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    precision: Precision,
     /// Threads that compute [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -49,6 +52,7 @@ struct Settings {
     inputs: Vec<PathBuf>,
     top_k: usize,
     batch: usize,
+    precision: Precision,
     threads: Option<usize>,
 }
 
@@ -57,8 +61,8 @@ impl Flags {
         within("--top-k", self.top_k, 1_000_000)?;
         within("--batch", self.batch, 1024)?;
         within("--threads", self.threads.unwrap_or(1), MOST_THREADS)?;
-        let Self { model, inputs, top_k, batch, threads } = self;
-        Ok(Settings { model, inputs, top_k, batch, threads })
+        let Self { model, inputs, top_k, batch, precision, threads } = self;
+        Ok(Settings { model, inputs, top_k, batch, precision, threads })
     }
 }
 
@@ -129,7 +133,8 @@ pub fn list(input: &Path, files: &mut Vec<PathBuf>) -> data::Result<()> {
 /// weights, which the executor has.
 fn open(settings: &Settings) -> Outcome<(Model, CpuExecutor)> {
     let mut model = model_source::open_or_embedded(settings.model.as_deref())?;
-    let options = CpuOptions { threads: settings.threads, ..CpuOptions::default() };
+    let options =
+        CpuOptions { threads: settings.threads, precision: settings.precision, ..CpuOptions::default() };
     let weights = std::mem::take(&mut model.weights);
     let executor = CpuExecutor::owning(&model.architecture, weights, &options)?;
     Ok((model, executor))

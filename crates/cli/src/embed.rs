@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mobilenet::classifier::input;
-use mobilenet::cpu::{CpuExecutor, CpuOptions};
+use mobilenet::cpu::{CpuExecutor, CpuOptions, Precision};
 use mobilenet::image::{DecodeLimits, decode_file};
 use mobilenet::{Executor, Model, Tensor, atomic_file};
 use rayon::prelude::*;
@@ -47,6 +47,9 @@ pub struct Flags {
     /// Images that are computed at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
+    /// Number format of weights and activations while computing: f32 or bf16
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    precision: Precision,
     /// Threads that compute [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -58,6 +61,7 @@ struct Settings {
     output: PathBuf,
     format: Format,
     batch: usize,
+    precision: Precision,
     threads: Option<usize>,
 }
 
@@ -77,8 +81,8 @@ impl Flags {
                 self.output.display()
             )));
         }
-        let Self { inputs, output, model, batch, threads, .. } = self;
-        Ok(Settings { model, inputs, output, format, batch, threads })
+        let Self { inputs, output, model, batch, precision, threads, .. } = self;
+        Ok(Settings { model, inputs, output, format, batch, precision, threads })
     }
 }
 
@@ -118,7 +122,8 @@ struct Progress {
 pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let settings = flags.settings()?;
     let model = model_source::open_or_embedded(settings.model.as_deref())?;
-    let options = CpuOptions { threads: settings.threads, ..CpuOptions::default() };
+    let options =
+        CpuOptions { threads: settings.threads, precision: settings.precision, ..CpuOptions::default() };
     let mut executor = CpuExecutor::new(&model.architecture, &model.weights, &options)?;
     let features = features_of(&model);
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use mobilenet::Model;
-use mobilenet::cpu::{CpuExecutor, CpuOptions};
+use mobilenet::cpu::{CpuExecutor, CpuOptions, Precision};
 use mobilenet_train::data::{self, DataOptions, Loader, LoaderOptions, Opened, Splits};
 use mobilenet_train::evaluation::{ClassScore, EvaluationOptions, evaluate};
 use mobilenet_train::{Evaluation, Recipe};
@@ -41,6 +41,9 @@ pub struct Flags {
     /// Fail on a file that is not an image, instead of skipping and listing it
     #[arg(long)]
     strict: bool,
+    /// Number format of weights and activations while computing: f32 or bf16
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    precision: Precision,
     /// Threads that compute [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -63,6 +66,7 @@ struct Settings {
     strict: bool,
     batch_size: usize,
     tta: bool,
+    precision: Precision,
     threads: Option<usize>,
     workers: Option<usize>,
 }
@@ -72,7 +76,7 @@ impl Flags {
         within("--batch-size", self.batch_size, 65_536)?;
         within("--threads", self.threads.unwrap_or(1), MOST_THREADS)?;
         within("--workers", self.workers.unwrap_or(1), MOST_THREADS)?;
-        let Self { model, data, batch_size, tta, strict, threads, workers } = self;
+        let Self { model, data, batch_size, tta, strict, precision, threads, workers } = self;
         let images = match (data, recipe_beside(&model)) {
             (Some(data), _) => {
                 Images::Given(DataOptions { data: Some(data), strict, ..DataOptions::default() })
@@ -87,7 +91,7 @@ impl Flags {
             }
         };
         let tta = tta || matches!(&images, Images::HeldOut(recipe) if recipe.tta == Some(true));
-        Ok(Settings { model, images, strict, batch_size, tta, threads, workers })
+        Ok(Settings { model, images, strict, batch_size, tta, precision, threads, workers })
     }
 }
 
@@ -124,7 +128,8 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     let model = model_source::open(&settings.model)?;
     let opened = open(&settings, &model)?;
     tell_skipped(&opened.skipped);
-    let options = CpuOptions { threads: settings.threads, ..CpuOptions::default() };
+    let options =
+        CpuOptions { threads: settings.threads, precision: settings.precision, ..CpuOptions::default() };
     let mut executor = CpuExecutor::new(&model.architecture, &model.weights, &options)?;
     let loader = Loader::new(
         Arc::clone(&opened.dataset),

@@ -19,7 +19,8 @@ fn architecture() -> Architecture {
 fn executor(threads: usize, isa: Option<Isa>) -> CpuExecutor {
     let a = architecture();
     let weights = Weights::random(&a, 7).unwrap();
-    CpuExecutor::new(&a, &weights, &CpuOptions { threads: Some(threads), isa, ..CpuOptions::default() }).unwrap()
+    CpuExecutor::new(&a, &weights, &CpuOptions { threads: Some(threads), isa, ..CpuOptions::default() })
+        .unwrap()
 }
 
 fn images(batch: usize, resolution: usize) -> Tensor {

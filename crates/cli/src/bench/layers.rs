@@ -47,7 +47,7 @@ struct PassTimes {
 
 /// Measures every layer of `architecture`, in inference and in training.
 pub fn measure(settings: &Settings, architecture: &Architecture, roof: &Roof) -> Outcome<Vec<LayerTimes>> {
-    let value_bytes = settings.precision.value_bytes();
+    let value_bytes = super::value_bytes(settings.precision);
     let infer = times(settings, architecture, What::Infer)?;
     let train = times(settings, architecture, What::Train)?;
     let cost = architecture.cost(settings.batch(What::Infer))?;
@@ -88,7 +88,7 @@ fn times(
     architecture: &Architecture,
     what: What,
 ) -> Outcome<HashMap<(String, Pass), f64>> {
-    let mut work = Work::new(what, architecture, settings.threads, settings.batch(what))?;
+    let mut work = Work::new(settings, what, architecture)?;
     let mut found: HashMap<_, Vec<f64>> = HashMap::new();
     Times::measure(settings.seconds, || {
         work.executor.time_layers();

@@ -8,7 +8,7 @@ use mobilenet::{Architecture, Executor, Tensor, Weights};
 use mobilenet_train::loss::CrossEntropy;
 use mobilenet_train::optimizer::{Optimizer, Sgd};
 
-use super::What;
+use super::{Settings, What};
 use crate::failure::Outcome;
 
 /// How long each run took, in seconds, sorted.
@@ -82,9 +82,11 @@ struct Training {
 
 impl Work {
     /// For inference or a training step of `batch` images.
-    pub fn new(what: What, architecture: &Architecture, threads: usize, batch: usize) -> Outcome<Self> {
+    pub fn new(settings: &Settings, what: What, architecture: &Architecture) -> Outcome<Self> {
+        let Settings { threads, precision, .. } = *settings;
+        let batch = settings.batch(what);
         let weights = Weights::random(architecture, 0)?;
-        let options = CpuOptions { threads: Some(threads), ..CpuOptions::default() };
+        let options = CpuOptions { threads: Some(threads), precision, ..CpuOptions::default() };
         let executor = CpuExecutor::new(architecture, &weights, &options)?;
         let mut rng = Rng::keyed(0, &[]);
         let shape = [batch, architecture.resolution, architecture.resolution, architecture.input_channels];

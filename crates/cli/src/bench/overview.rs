@@ -106,7 +106,7 @@ fn measured(
 ) -> Outcome<Measured> {
     let batch = settings.batch(what);
     let counts = measure::reset_peak_rss();
-    let mut work = Work::new(what, architecture, settings.threads, batch)?;
+    let mut work = Work::new(settings, what, architecture)?;
     let times = Times::measure(settings.seconds, || work.once())?;
     let mult_adds = if what == What::Train { cost.training_mult_adds() } else { cost.mult_adds() };
     let median = times.median();

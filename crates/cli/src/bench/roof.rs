@@ -7,8 +7,8 @@ use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Isa, bandwidth, peak};
 use serde::Serialize;
 
-use super::Precision;
 use crate::failure::Outcome;
+use mobilenet::cpu::Precision;
 
 /// What one number of threads does at most.
 #[derive(Clone, Debug, Serialize)]
@@ -83,6 +83,7 @@ impl Roof {
         let pool = Pool::new(threads)?;
         let peak_mult_adds_per_s = match precision {
             Precision::F32 => peak::multiply_adds_per_second(isa, &pool, TIME),
+            Precision::Bf16 => peak::multiply_adds_per_second_bf16(isa, &pool, TIME),
         };
         // Half of the cache, since other things are in it too.
         let caches = threads * bandwidth::second_level_cache().unwrap_or(MIB);

@@ -26,6 +26,17 @@ impl Precision {
     }
 }
 
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let all = [Self::F32, Self::Bf16];
+        all.into_iter()
+            .find(|precision| precision.name() == name)
+            .ok_or_else(|| format!("found precision {name}, expected f32 or bf16"))
+    }
+}
+
 /// A type that inference can keep its feature maps in, with the product that belongs to it.
 pub(super) trait Number: Element {
     /// A product's right side.
