@@ -10,8 +10,7 @@ use std::io::BufRead;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rten::threading::ThreadPool;
-use rten::{Model, RunOptions};
+use rten::{Model, RunOptions, ThreadPool};
 use rten_tensor::Tensor;
 use rten_tensor::prelude::*;
 use tract_linalg::multithread::{Executor, set_default_executor};
@@ -48,7 +47,8 @@ fn rten(threads: usize, network: &str, images: Images) -> Outcome<Run> {
     let pool = Arc::new(ThreadPool::with_num_threads(threads));
     let images = Tensor::from_data(&images.shape, images.values);
     Ok(Box::new(move || {
-        let options = RunOptions { thread_pool: Some(pool.clone()), ..RunOptions::default() };
+        let mut options = RunOptions::default();
+        options.thread_pool = Some(pool.clone());
         let logits: Tensor<f32> = model.run_one(images.view().into(), Some(options))?.try_into()?;
         Ok(logits.to_vec())
     }))
@@ -62,7 +62,7 @@ fn tract(threads: usize, network: &str, images: Images) -> Outcome<Run> {
     let images: TValue = tract_onnx::prelude::Tensor::from_shape(&images.shape, &images.values)?.into();
     Ok(Box::new(move || {
         let logits = plan.run(tvec!(images.clone()))?;
-        Ok(logits[0].try_as_plain()?.as_slice::<f32>()?.to_vec())
+        Ok(logits[0].try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
     }))
 }
 

@@ -148,10 +148,13 @@ fn passes(
     found
 }
 
+/// One of a layer's passes.
+type OfLayer = fn(&LayerTimes) -> Option<PassTimes>;
+
 /// Writes a table a pass.
 pub fn text(out: &mut dyn Write, settings: &Settings, layers: &[LayerTimes]) -> Outcome {
     let (infer, train) = (settings.batch(What::Infer), settings.batch(What::Train));
-    let tables: [(String, fn(&LayerTimes) -> Option<PassTimes>); 3] = [
+    let tables: [(String, OfLayer); 3] = [
         (format!("inference, batch {infer}"), |layer| layer.infer),
         (format!("training, batch {train}, forward"), |layer| layer.forward),
         (format!("training, batch {train}, backward"), |layer| layer.backward),
@@ -170,7 +173,7 @@ pub fn text(out: &mut dyn Write, settings: &Settings, layers: &[LayerTimes]) -> 
     Ok(())
 }
 
-fn table(layers: &[LayerTimes], of: fn(&LayerTimes) -> Option<PassTimes>) -> Table {
+fn table(layers: &[LayerTimes], of: OfLayer) -> Table {
     let mut table = Table::new(&[
         ("layer", Align::Left),
         ("mult-adds", Align::Right),
