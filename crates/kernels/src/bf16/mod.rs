@@ -22,7 +22,9 @@ use half::bf16;
 
 use crate::element::Element;
 use crate::gemm::{Epilogue, MatrixMut, MatrixRef, panel_width};
-use crate::isa::{Isa, Kind};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Kind;
 
 pub use packed::PackedBf16;
 

@@ -5,7 +5,9 @@ use half::bf16;
 use crate::buffer::Buffer;
 use crate::element::Element;
 use crate::gemm::panel_width;
-use crate::isa::{Isa, Kind};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Kind;
 
 /// The right-hand matrix `[k, n]` in bf16, rearranged into panels of a tile's width.
 ///

@@ -3,12 +3,16 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use crate::isa::{Isa, Kind};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Kind;
 use crate::parallel::Pool;
 
 /// Multiply-adds a second of bf16 values with sums in f32 that the machine reaches with `isa` on all
 /// threads of `pool` at once, measured for about `time`; the best of several rounds. Where `isa` has no
 /// instructions for bf16, those of f32 ([`crate::peak::multiply_adds_per_second`]).
+// Elsewhere there are no instructions for bf16 yet.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unreachable_code))]
 pub fn multiply_adds_per_second_bf16(isa: Isa, pool: &Pool, time: Duration) -> f64 {
     const ROUNDS: usize = 100_000;
     let (work, each): (unsafe fn(usize), usize) = match isa.0 {
