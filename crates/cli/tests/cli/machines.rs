@@ -36,6 +36,24 @@ fn every_instruction_set_that_is_asked_for_gives_the_same_answer() {
 }
 
 #[test]
+fn bf16_gives_the_answer_of_f32_on_every_instruction_set() {
+    let run = |isa: &str, precision: &str| -> Vec<(Value, f64)> {
+        let arguments = ["classify", "--json", "-k", "3", "--precision", precision, &photo()];
+        let ran: Ran = mobilenet().args(arguments).env("MOBILENET_ISA", isa).output().unwrap().into();
+        let found = ran.json();
+        let top = found[0]["predictions"].as_array().unwrap_or_else(|| panic!("{found}"));
+        top.iter().map(|class| (class["label"].clone(), class["probability"].as_f64().unwrap())).collect()
+    };
+    let expected = run("", "f32");
+    for isa in Isa::available() {
+        let found = run(isa.name(), "bf16");
+        assert_eq!(found[0].0, expected[0].0, "{}", isa.name());
+        // Seen: off by up to 0.01.
+        assert!((found[0].1 - expected[0].1).abs() < 0.05, "{}: {found:?}, {expected:?}", isa.name());
+    }
+}
+
+#[test]
 fn an_absent_instruction_set_is_an_error() {
     let absent = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
     for name in [absent, "mmx"] {
