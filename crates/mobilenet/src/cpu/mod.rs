@@ -51,7 +51,7 @@ pub struct CpuOptions {
     /// What inference computes in. (Training computes in f32.)
     pub precision: Precision,
     /// Training computes the raw outputs of depthwise layers again on the way back instead of keeping
-    /// them: about a third less memory for a few per cent more time. Results are the same to the bit.
+    /// them: less memory for more time. Results are the same to the bit.
     pub recompute: bool,
 }
 
