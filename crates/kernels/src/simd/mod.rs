@@ -96,10 +96,81 @@ pub(crate) trait Simd: Copy {
         (_b, _b_step): (*const f32, usize),
     ) {
     }
+    /// The sums of a GEMM tile over all steps of `walk`, in order.
+    #[inline(always)]
+    unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
+        self,
+        walk: TileWalk,
+    ) -> [[Self::V; VECTORS]; ROWS] {
+        // SAFETY: the caller's promise, see `TileWalk`.
+        unsafe { walk.sums::<Self, ROWS, VECTORS>(self) }
+    }
     /// Asks for the cache line at `at`, which may be any address, into the second-level cache.
     unsafe fn prefetch(self, at: *const f32);
     /// `v` in the lanes where low < x < high, else 0.
     unsafe fn keep_inside(self, v: Self::V, x: Self::V, low: Self::V, high: Self::V) -> Self::V;
+}
+
+/// The way of a GEMM tile through k: row r of A continues in each of the segments at
+/// `a + r·a_row`, with a value every `a_step`; the rows of B follow one another over all segments,
+/// `b_step` apart. `ahead` and `next`, any addresses, are asked for on the way. Strides are in values.
+#[derive(Clone, Copy)]
+pub(crate) struct TileWalk<'a> {
+    pub segments: &'a [*const f32],
+    /// In each segment.
+    pub steps: usize,
+    pub a: usize,
+    pub a_row: usize,
+    pub a_step: usize,
+    pub b: *const f32,
+    pub b_step: usize,
+    pub ahead: *const f32,
+    pub ahead_step: usize,
+    pub next: *const f32,
+    pub next_step: usize,
+}
+
+impl TileWalk<'_> {
+    /// [`Simd::tile`], for any instruction set.
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const ROWS: usize, const VECTORS: usize>(self, s: S) -> [[S::V; VECTORS]; ROWS] {
+        let Self { a_row, a_step, b_step, ahead_step, next_step, .. } = self;
+        let (mut b, mut ahead, mut next) = (self.b, self.ahead, self.next);
+        // SAFETY: A and B are there as far as the walk goes (the caller's promise).
+        unsafe {
+            let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
+            for segment in self.segments {
+                let mut a = segment.wrapping_add(self.a);
+                let mut left = self.steps;
+                while S::LANE_STEPS > 0 && a_row > 1 && a_step == 1 && left >= S::LANE_STEPS {
+                    s.lane_steps::<ROWS, VECTORS>(&mut sums, (a, a_row), (b, b_step));
+                    for _ in 0..S::LANE_STEPS {
+                        s.prefetch(ahead);
+                        ahead = ahead.wrapping_add(ahead_step);
+                    }
+                    a = a.wrapping_add(S::LANE_STEPS);
+                    b = b.wrapping_add(S::LANE_STEPS * b_step);
+                    left -= S::LANE_STEPS;
+                }
+                for _ in 0..left {
+                    let columns = load_all::<S, false, VECTORS>(s, b, S::LANES);
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let scalar = s.splat(*a.add(row * a_row));
+                        for (sum, column) in sums.iter_mut().zip(columns) {
+                            *sum = s.mul_add(scalar, column, *sum);
+                        }
+                    }
+                    s.prefetch(ahead);
+                    s.prefetch(next);
+                    ahead = ahead.wrapping_add(ahead_step);
+                    next = next.wrapping_add(next_step);
+                    a = a.wrapping_add(a_step);
+                    b = b.wrapping_add(b_step);
+                }
+            }
+            sums
+        }
+    }
 }
 
 /// Lanes of the widest vector.
