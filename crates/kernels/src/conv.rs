@@ -73,6 +73,7 @@ struct ConvolveRows<'a, C> {
 
 impl<C: Element> Kernel for ConvolveRows<'_, C> {
     type Output = ();
+    const BF16: bool = C::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {

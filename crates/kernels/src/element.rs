@@ -41,8 +41,11 @@ pub(crate) mod sealed {
 
     /// Vectors of f32 from stored values and back: [`Simd`]'s loads and stores.
     pub trait Vectors: Sized {
+        const BF16: bool;
         unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V;
         unsafe fn store<S: Simd>(s: S, to: *mut Self, v: S::V);
+        /// Two vectors side by side.
+        unsafe fn store_pair<S: Simd>(s: S, to: *mut Self, left: S::V, right: S::V);
         unsafe fn load_n<S: Simd>(s: S, from: *const Self, n: usize) -> S::V;
         unsafe fn store_n<S: Simd>(s: S, to: *mut Self, v: S::V, n: usize);
     }
@@ -50,6 +53,15 @@ pub(crate) mod sealed {
     // SAFETY (of every block below): the caller's promises are those of `Simd`'s methods.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Vectors for f32 {
+        const BF16: bool = false;
+
+        #[inline(always)]
+        unsafe fn store_pair<S: Simd>(s: S, to: *mut Self, left: S::V, right: S::V) {
+            unsafe {
+                s.store(to, left);
+                s.store(to.add(S::LANES), right);
+            }
+        }
         #[inline(always)]
         unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V {
             unsafe { s.load(from) }
@@ -70,6 +82,12 @@ pub(crate) mod sealed {
 
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Vectors for bf16 {
+        const BF16: bool = true;
+
+        #[inline(always)]
+        unsafe fn store_pair<S: Simd>(s: S, to: *mut Self, left: S::V, right: S::V) {
+            unsafe { s.store_bf16_pair(to, left, right) }
+        }
         #[inline(always)]
         unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V {
             unsafe { s.load_bf16(from) }

@@ -10,12 +10,14 @@
 //! the same bits.
 
 use std::arch::asm;
+use std::ops::Range;
 
 use half::bf16;
 
 use super::Product;
 use super::tile::End;
 use crate::element::Element;
+use crate::simd::Simd;
 use crate::simd::avx512::Avx512;
 
 /// Values of k in a tile of A or B.
@@ -30,8 +32,9 @@ const WIDTH: usize = 32;
 const LINE: usize = 32;
 
 /// # Safety
-/// AMX-TILE, AMX-BF16 and AVX-512F must be present and permitted, and the product's shapes fit.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+/// AMX-TILE, AMX-BF16, AVX-512F, BW, VL and BF16 must be present and permitted, and the product's
+/// shapes fit.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
 pub(super) unsafe fn run<C: Element>(product: Product<C>) {
     let Product { a, b, first_column, c, epilogue } = product;
     if a.rows == 0 {
@@ -40,8 +43,11 @@ pub(super) unsafe fn run<C: Element>(product: Product<C>) {
     let tiles = a.rows.div_ceil(TILE_ROWS);
     let height = a.rows.div_ceil(tiles);
     let (steps, tail) = (b.k() / K_STEP, b.k() % K_STEP);
-    let mut sums = Sums([0.0; 2 * TILE_ROWS * WIDTH]);
+    let mut sums = [const { Sums([0.0; 2 * TILE_ROWS * WIDTH]) }; 2];
     let mut tails = Tails::default();
+    // The sums before, which are finished while the tiles are at work on the next ones.
+    let mut before: Option<Finish<C>> = None;
+    let mut turn = 0;
     // SAFETY: the instructions are there (the caller's promise). Tile row t begins at row
     // min(t·height, rows − height), of which height follow in A and C. Of A's rows `steps` whole steps are
     // read in place, and what is left of k in `tails`. B's panel has whole steps, filled up with zeros.
@@ -51,6 +57,7 @@ pub(super) unsafe fn run<C: Element>(product: Product<C>) {
             let column = first_column + j;
             let columns = WIDTH.min(c.columns - j);
             let panel = b.panel(column);
+            let bias = Bias::of(epilogue.bias, column, columns);
             // The weights of a whole network do not stay in the cache: those of the next panel come
             // into it while this one is at work, evenly.
             let (mut ahead, ahead_lines) = if j + WIDTH < c.columns {
@@ -58,41 +65,103 @@ pub(super) unsafe fn run<C: Element>(product: Product<C>) {
             } else {
                 (panel, 0)
             };
-            let end = End {
-                columns,
-                bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
-                clamp: epilogue.clamp,
-            };
+            let end = End { columns, bias: None, clamp: epilogue.clamp };
             for tile in (0..tiles).step_by(2) {
                 let two = tile + 1 < tiles;
                 let first = (tile * height).min(a.rows - height);
                 let second = if two { ((tile + 1) * height).min(a.rows - height) } else { first };
-                let rows = [first, second].map(|row| a.data.as_ptr().wrapping_add(row * a.stride));
-                let mut segments = [Segment::END; 3];
-                let mut count = 0;
-                if steps > 0 {
-                    segments[0] = Segment { rows, stride: a.stride * size_of::<bf16>(), steps };
-                    count = 1;
+                let mut block = Block {
+                    rows: [first, second].map(|row| a.data.as_ptr().wrapping_add(row * a.stride)),
+                    stride: a.stride * size_of::<bf16>(),
+                    panel,
+                    two,
+                    wide: columns > WIDTH / 2,
+                };
+                // So many rows of the sums before are finished in each step.
+                let (done, left) = (&sums[1 - turn], before.map_or(0, Finish::rows));
+                let share = left.div_ceil((steps + usize::from(tail > 0)).max(1));
+                let mut row = 0;
+                block.start(&bias);
+                for step in 0..=steps {
+                    if step == steps {
+                        if tail == 0 {
+                            break;
+                        }
+                        block.rows = tails.copy(block.rows, height, a.stride, tail);
+                        block.stride = K_STEP * size_of::<bf16>();
+                    }
+                    block.step();
+                    for line in 0..ahead_lines {
+                        Avx512::<true>.prefetch(ahead.wrapping_add(line * LINE).cast());
+                    }
+                    ahead = ahead.wrapping_add(ahead_lines * LINE);
+                    if let Some(before) = &before {
+                        let end = left.min(row + share);
+                        before.run(done, row..end);
+                        row = end;
+                    }
                 }
-                if tail > 0 {
-                    segments[count] = tails.copy(rows, height, a.stride, steps * K_STEP, tail);
-                }
-                let work = Work { segments: segments.as_ptr(), panel, ahead, ahead_lines };
-                match (two, columns > WIDTH / 2) {
-                    (true, true) => work.two_by_two(&mut sums),
-                    (true, false) => work.two_by_one(&mut sums),
-                    (false, true) => work.one_by_two(&mut sums),
-                    (false, false) => work.one_by_one(&mut sums),
-                }
-                ahead = ahead.wrapping_add(ahead_lines * (steps + usize::from(tail > 0)) * LINE);
-                let (above, below) = sums.0.split_at(TILE_ROWS * WIDTH);
+                block.store(&mut sums[turn]);
                 let to = |row: usize| c.data.wrapping_add(row * c.stride + j);
-                end.finish(Avx512, above, height, to(first), c.stride);
-                if two {
-                    end.finish(Avx512, below, height, to(second), c.stride);
-                }
+                before = Some(Finish { end, to: [to(first), to(second)], two, height, stride: c.stride });
+                turn = 1 - turn;
             }
         }
+        if let Some(before) = before {
+            before.run(&sums[1 - turn], 0..before.rows());
+        }
+    }
+}
+
+/// What becomes of the sums of one or two tile rows.
+#[derive(Clone, Copy)]
+struct Finish<C> {
+    end: End,
+    to: [*mut C; 2],
+    two: bool,
+    height: usize,
+    stride: usize,
+}
+
+impl<C: Element> Finish<C> {
+    /// Rows of the tile rows together.
+    fn rows(self) -> usize {
+        if self.two { 2 * self.height } else { self.height }
+    }
+
+    /// Finishes some of the rows.
+    ///
+    /// # Safety
+    /// As [`End::finish`].
+    #[inline(always)]
+    unsafe fn run(&self, sums: &Sums, rows: Range<usize>) {
+        let Self { end, to, height, stride, .. } = *self;
+        for (half, to) in to.into_iter().enumerate() {
+            // Those of the rows that are this tile row's.
+            let first = rows.start.max(half * height) - half * height;
+            let last = rows.end.clamp(half * height, (half + 1) * height) - half * height;
+            if first < last {
+                let sums = &sums.0[(half * TILE_ROWS + first) * WIDTH..];
+                // SAFETY: the caller's promise.
+                unsafe {
+                    end.finish(Avx512::<true>, sums, last - first, to.wrapping_add(first * stride), stride)
+                };
+            }
+        }
+    }
+}
+
+/// What the sums of a panel begin with.
+#[repr(align(64))]
+struct Bias([f32; WIDTH]);
+
+impl Bias {
+    fn of(bias: Option<&[f32]>, column: usize, columns: usize) -> Self {
+        let mut values = [0.0; WIDTH];
+        if let Some(bias) = bias {
+            values[..columns].copy_from_slice(&bias[column..][..columns]);
+        }
+        Self(values)
     }
 }
 
@@ -156,170 +225,148 @@ struct Sums([f32; 2 * TILE_ROWS * WIDTH]);
 struct Tails([[[bf16; K_STEP]; TILE_ROWS]; 2]);
 
 impl Tails {
-    /// Copies `tail` values from `k` on of the `height` rows from each of `rows` on, a step to be made of them.
+    /// Copies `tail` values of the `height` rows, `stride` apart, from each of `rows` on: where the
+    /// copies are.
     unsafe fn copy(
         &mut self,
         rows: [*const bf16; 2],
         height: usize,
         stride: usize,
-        k: usize,
         tail: usize,
-    ) -> Segment {
+    ) -> [*const bf16; 2] {
         for (to, from) in self.0.iter_mut().zip(rows) {
             for (row, to) in to.iter_mut().enumerate().take(height) {
-                // SAFETY: row `row` of A has k + tail values, a step of which is longer than `tail`.
+                // SAFETY: so many values of the row are there, fewer than a step.
                 unsafe {
-                    let from = from.add(row * stride + k);
+                    let from = from.add(row * stride);
                     std::ptr::copy_nonoverlapping(from, to[..tail].as_mut_ptr(), tail);
                 }
             }
         }
-        let rows = [self.0[0].as_ptr().cast(), self.0[1].as_ptr().cast()];
-        Segment { rows, stride: K_STEP * size_of::<bf16>(), steps: 1 }
+        [self.0[0].as_ptr().cast(), self.0[1].as_ptr().cast()]
     }
 }
 
-/// Steps of k of two tile rows of A.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Segment {
+/// The sums of one or two tile rows and one or two tile columns, in tiles 0 (above, left), 1 (above,
+/// right), 2 and 3 (below). They stay there from [`Block::start`] to [`Block::store`]: the compiler
+/// itself uses no tile.
+struct Block {
+    /// Where the next step's values of A begin, of either tile row.
     rows: [*const bf16; 2],
-    /// Bytes from row to row.
+    /// Bytes from row to row of A.
     stride: usize,
-    steps: usize,
-}
-
-impl Segment {
-    /// After the last one.
-    const END: Self = Self { rows: [std::ptr::null(); 2], stride: 0, steps: 0 };
-}
-
-/// The sums of one or two tile rows and one or two tile columns.
-struct Work {
-    /// Ended by [`Segment::END`].
-    segments: *const Segment,
+    /// The next step's values of B.
     panel: *const bf16,
-    /// So many lines are asked for in each step, from here on.
-    ahead: *const bf16,
-    ahead_lines: usize,
+    /// Whether there is a tile row below,
+    two: bool,
+    /// and a tile column on the right.
+    wide: bool,
 }
 
-/// Defines a method of [`Work`] that walks all steps: what it does before, in each, and after.
-macro_rules! walk {
-    ($(#[$doc:meta])* $name:ident: $($zero:literal)*; $($step:literal)*; $($store:literal)*) => {
-        $(#[$doc])*
-        ///
-        /// # Safety
-        /// The tiles must be configured, and the segments have the rows that they are configured for.
-        #[inline(always)]
-        unsafe fn $name(&self, sums: &mut Sums) {
-            // SAFETY: the caller's promise; a step reads 2 KB of the panel, which has as many as the
-            // segments; the sums have a line for each row of each tile; prefetching touches nothing.
-            unsafe {
+impl Block {
+    /// Every row of the sums begins with the bias.
+    ///
+    /// # Safety
+    /// The tiles must be configured.
+    #[inline(always)]
+    unsafe fn start(&self, bias: &Bias) {
+        // SAFETY: every row of a tile is the same line (a stride of 0).
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{bias} + {none}]",
+                "tileloadd tmm1, [{bias} + {none} + 64]",
+                "tileloadd tmm2, [{bias} + {none}]",
+                "tileloadd tmm3, [{bias} + {none} + 64]",
+                bias = in(reg) bias.0.as_ptr(),
+                none = in(reg) 0usize,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+    }
+
+    /// A step of k.
+    ///
+    /// # Safety
+    /// The tiles must be configured, and A and the panel have another step.
+    #[inline(always)]
+    unsafe fn step(&mut self) {
+        macro_rules! step {
+            ($($instruction:literal)*) => {
                 asm!(
-                    $($zero,)*
-                    // The next segment, until there is none.
-                    "2:",
-                    "mov {steps}, [{segment} + 24]",
-                    "test {steps}, {steps}",
-                    "jz 6f",
-                    "mov {a}, [{segment}]",
-                    "mov {a_below}, [{segment} + 8]",
-                    "mov {a_stride}, [{segment} + 16]",
-                    "add {segment}, 32",
-                    // A step of k.
-                    "3:",
-                    $($step,)*
-                    "add {a}, 64",
-                    "add {a_below}, 64",
-                    "add {b}, 2048",
-                    "mov {lines}, {ahead_lines}",
-                    "test {lines}, {lines}",
-                    "jz 5f",
-                    "4:",
-                    "prefetcht1 [{ahead}]",
-                    "add {ahead}, 64",
-                    "dec {lines}",
-                    "jnz 4b",
-                    "5:",
-                    "dec {steps}",
-                    "jnz 3b",
-                    "jmp 2b",
-                    "6:",
-                    $($store,)*
-                    segment = inout(reg) self.segments => _,
-                    b = inout(reg) self.panel => _,
-                    ahead = inout(reg) self.ahead => _,
-                    ahead_lines = in(reg) self.ahead_lines,
-                    line = in(reg) 128usize,
-                    to = in(reg) sums.0.as_mut_ptr(),
-                    a = out(reg) _,
-                    a_below = out(reg) _,
-                    a_stride = out(reg) _,
-                    steps = out(reg) _,
-                    lines = out(reg) _,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
+                    $($instruction,)*
+                    a = in(reg) self.rows[0],
+                    a_below = in(reg) self.rows[1],
+                    stride = in(reg) self.stride,
+                    b = in(reg) self.panel,
+                    line = in(reg) 2 * usize::from(TILE_ROW),
+                    options(nostack, readonly, preserves_flags),
+                )
+            };
+        }
+        // SAFETY: the caller's promises; 2 KB of the panel are read, and 64 bytes of each row. (Operands that
+        // a form does not need are named in a comment.)
+        unsafe {
+            match (self.two, self.wide) {
+                (true, true) => step!(
+                    "tileloadd tmm6, [{b} + {line}]"
+                    "tileloadd tmm4, [{a} + {stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm6"
+                    "tileloadd tmm7, [{b} + {line} + 64]"
+                    "tdpbf16ps tmm1, tmm4, tmm7"
+                    "tileloadd tmm5, [{a_below} + {stride}]"
+                    "tdpbf16ps tmm2, tmm5, tmm6"
+                    "tdpbf16ps tmm3, tmm5, tmm7"
+                ),
+                (true, false) => step!(
+                    "tileloadd tmm6, [{b} + {line}]"
+                    "tileloadd tmm4, [{a} + {stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm6"
+                    "tileloadd tmm5, [{a_below} + {stride}]"
+                    "tdpbf16ps tmm2, tmm5, tmm6"
+                ),
+                (false, true) => step!(
+                    "/* {a_below} */"
+                    "tileloadd tmm6, [{b} + {line}]"
+                    "tileloadd tmm4, [{a} + {stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm6"
+                    "tileloadd tmm7, [{b} + {line} + 64]"
+                    "tdpbf16ps tmm1, tmm4, tmm7"
+                ),
+                (false, false) => step!(
+                    "/* {a_below} */"
+                    "tileloadd tmm6, [{b} + {line}]"
+                    "tileloadd tmm4, [{a} + {stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm6"
+                ),
+            }
+        }
+        self.rows = self.rows.map(|row| row.wrapping_add(K_STEP));
+        self.panel = self.panel.wrapping_add(K_STEP * WIDTH);
+    }
+
+    /// # Safety
+    /// The tiles must be configured.
+    #[inline(always)]
+    unsafe fn store(&self, sums: &mut Sums) {
+        // SAFETY: there is a line for each row of each tile.
+        unsafe {
+            asm!(
+                "tilestored [{to} + {line}], tmm0",
+                "tilestored [{to} + {line} + 64], tmm1",
+                to = in(reg) sums.0.as_mut_ptr(),
+                line = in(reg) 2 * usize::from(TILE_ROW),
+                options(nostack, preserves_flags),
+            );
+            if self.two {
+                asm!(
+                    "tilestored [{to} + {line}], tmm2",
+                    "tilestored [{to} + {line} + 64], tmm3",
+                    to = in(reg) sums.0[TILE_ROWS * WIDTH..].as_mut_ptr(),
+                    line = in(reg) 2 * usize::from(TILE_ROW),
+                    options(nostack, preserves_flags),
                 );
             }
         }
-    };
-}
-
-impl Work {
-    walk! {
-        /// Two tile rows, two tile columns.
-        two_by_two:
-        "tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3";
-        "tileloadd tmm6, [{b} + {line}]"
-        "tileloadd tmm4, [{a} + {a_stride}]"
-        "tdpbf16ps tmm0, tmm4, tmm6"
-        "tileloadd tmm7, [{b} + {line} + 64]"
-        "tdpbf16ps tmm1, tmm4, tmm7"
-        "tileloadd tmm5, [{a_below} + {a_stride}]"
-        "tdpbf16ps tmm2, tmm5, tmm6"
-        "tdpbf16ps tmm3, tmm5, tmm7";
-        "tilestored [{to} + {line}], tmm0"
-        "tilestored [{to} + {line} + 64], tmm1"
-        "tilestored [{to} + {line} + 2048], tmm2"
-        "tilestored [{to} + {line} + 2112], tmm3"
-    }
-
-    walk! {
-        /// Two tile rows, one tile column.
-        two_by_one:
-        "tilezero tmm0" "tilezero tmm2";
-        "tileloadd tmm6, [{b} + {line}]"
-        "tileloadd tmm4, [{a} + {a_stride}]"
-        "tdpbf16ps tmm0, tmm4, tmm6"
-        "tileloadd tmm5, [{a_below} + {a_stride}]"
-        "tdpbf16ps tmm2, tmm5, tmm6";
-        "tilestored [{to} + {line}], tmm0"
-        "tilestored [{to} + {line} + 2048], tmm2"
-    }
-
-    walk! {
-        /// One tile row, two tile columns.
-        one_by_two:
-        "tilezero tmm0" "tilezero tmm1";
-        "tileloadd tmm6, [{b} + {line}]"
-        "tileloadd tmm4, [{a} + {a_stride}]"
-        "tdpbf16ps tmm0, tmm4, tmm6"
-        "tileloadd tmm7, [{b} + {line} + 64]"
-        "tdpbf16ps tmm1, tmm4, tmm7";
-        "tilestored [{to} + {line}], tmm0"
-        "tilestored [{to} + {line} + 64], tmm1"
-    }
-
-    walk! {
-        /// One tile row, one tile column.
-        one_by_one:
-        "tilezero tmm0";
-        "tileloadd tmm6, [{b} + {line}]"
-        "tileloadd tmm4, [{a} + {a_stride}]"
-        "tdpbf16ps tmm0, tmm4, tmm6";
-        "tilestored [{to} + {line}], tmm0"
     }
 }
 

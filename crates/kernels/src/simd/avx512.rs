@@ -2,21 +2,30 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use half::bf16;
 
 use super::{Kernel, Simd, TileWalk};
 
-/// Proof that AVX-512F is present.
+/// Proof that AVX-512F is present, and if `BF16` also AVX-512BW, VL and BF16.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512;
+pub(crate) struct Avx512<const BF16: bool = false>;
 
 /// # Safety
 /// AVX-512F must be present, and the kernel's conditions hold.
 #[target_feature(enable = "avx512f,avx2,fma")]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise.
-    unsafe { kernel.run(Avx512) }
+    unsafe { kernel.run(Avx512::<false>) }
+}
+
+/// # Safety
+/// AVX-512F, BW, VL and BF16 must be present, and the kernel's conditions hold.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise.
+    unsafe { kernel.run(Avx512::<true>) }
 }
 
 #[inline(always)]
@@ -256,7 +265,7 @@ unsafe fn sums_of_two<const ROWS: usize>(walk: TileWalk) -> [__m512; 28] {
 // SAFETY (of every block below): AVX-512F is present where an `Avx512` exists, and pointers are
 // valid for the lanes touched, by the trait's contract; masked lanes are not touched.
 #[allow(clippy::undocumented_unsafe_blocks)]
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     type V = __m512;
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
@@ -305,13 +314,35 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut bf16, v: Self::V) {
-        unsafe { _mm256_storeu_si256(to.cast(), narrow(v)) }
+        unsafe {
+            if BF16 {
+                // (Denormal values become zero.)
+                _mm256_storeu_si256(to.cast(), transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)));
+            } else {
+                _mm256_storeu_si256(to.cast(), narrow(v));
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_pair(self, to: *mut bf16, left: Self::V, right: Self::V) {
+        unsafe {
+            if BF16 {
+                let both = _mm512_cvtne2ps_pbh(right, left);
+                _mm512_storeu_si512(to.cast(), transmute::<__m512bh, __m512i>(both));
+            } else {
+                self.store_bf16(to, left);
+                self.store_bf16(to.add(Self::LANES), right);
+            }
+        }
     }
     #[inline(always)]
     unsafe fn load_bf16_n(self, from: *const bf16, n: usize) -> Self::V {
-        // (Masked loads of 16-bit lanes would need AVX-512BW.)
         let mut lanes = [bf16::ZERO; 16];
         unsafe {
+            if BF16 {
+                return widen(_mm256_maskz_loadu_epi16(mask(n), from.cast()));
+            }
+            // (Masked loads of 16-bit lanes need AVX-512BW.)
             std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), n);
             self.load_bf16(lanes.as_ptr())
         }
@@ -320,6 +351,10 @@ impl Simd for Avx512 {
     unsafe fn store_bf16_n(self, to: *mut bf16, v: Self::V, n: usize) {
         let mut lanes = [bf16::ZERO; 16];
         unsafe {
+            if BF16 {
+                let values = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+                return _mm256_mask_storeu_epi16(to.cast(), mask(n), values);
+            }
             self.store_bf16(lanes.as_mut_ptr(), v);
             std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, n);
         }
@@ -348,6 +383,10 @@ impl Simd for Avx512 {
     unsafe fn clamp(self, v: Self::V, low: Self::V, high: Self::V) -> Self::V {
         // VMAXPS and VMINPS return their second operand when either is NaN.
         unsafe { _mm512_min_ps(high, _mm512_max_ps(low, v)) }
+    }
+    #[inline(always)]
+    unsafe fn at_least(self, v: Self::V, low: Self::V) -> Self::V {
+        unsafe { _mm512_max_ps(low, v) }
     }
     #[inline(always)]
     unsafe fn prefetch(self, at: *const f32) {

@@ -52,6 +52,15 @@ pub(crate) trait Simd: Copy {
         // SAFETY: `LANES` values are there.
         unsafe { self.store_bf16_n(to, v, Self::LANES) }
     }
+    /// Two vectors side by side.
+    #[inline(always)]
+    unsafe fn store_bf16_pair(self, to: *mut bf16, left: Self::V, right: Self::V) {
+        // SAFETY: twice `LANES` values are there.
+        unsafe {
+            self.store_bf16(to, left);
+            self.store_bf16(to.add(Self::LANES), right);
+        }
+    }
     /// The first `n` lanes (here also all of them); the others are zero.
     #[inline(always)]
     unsafe fn load_bf16_n(self, from: *const bf16, n: usize) -> Self::V {
@@ -85,6 +94,12 @@ pub(crate) trait Simd: Copy {
     unsafe fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// min(max(v, low), high); NaN stays NaN.
     unsafe fn clamp(self, v: Self::V, low: Self::V, high: Self::V) -> Self::V;
+    /// max(v, low); NaN stays NaN.
+    #[inline(always)]
+    unsafe fn at_least(self, v: Self::V, low: Self::V) -> Self::V {
+        // SAFETY: the instruction set is there.
+        unsafe { self.clamp(v, low, self.splat(f32::INFINITY)) }
+    }
     /// [`Simd::LANE_STEPS`] steps of a GEMM tile: a load of A serves all of them where multiplication
     /// is by a lane. Row r of A continues at `a + r·a_row`, its values side by side; those of B
     /// are `b_step` apart. Each sum gets its products in order, as step by step.
@@ -195,6 +210,13 @@ pub(crate) unsafe fn store<S: Simd, const PARTIAL: bool>(s: S, to: *mut impl Ele
     unsafe { if PARTIAL { Vectors::store_n(s, to, v, n) } else { Vectors::store(s, to, v) } }
 }
 
+/// Stores two full vectors side by side.
+#[inline(always)]
+pub(crate) unsafe fn store_pair<S: Simd>(s: S, to: *mut impl Element, left: S::V, right: S::V) {
+    // SAFETY: the caller's promise, see the trait.
+    unsafe { Vectors::store_pair(s, to, left, right) }
+}
+
 /// Calls `$block!(c, n, PARTIAL)` for every block of channels.
 macro_rules! for_channel_blocks {
     ($s:ty, $channels:expr, |$c:ident, $n:ident, $partial:ident| $body:expr) => {{
@@ -283,6 +305,8 @@ pub(crate) unsafe fn store_all<S: Simd, const PARTIAL: bool, const VECTORS: usiz
 pub(crate) trait Kernel {
     /// What it returns.
     type Output;
+    /// Whether it loads or stores bf16, for which some instruction sets have instructions of their own.
+    const BF16: bool = false;
 
     /// Does the work. Implementations are `#[inline(always)]`.
     ///
@@ -307,6 +331,8 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => avx2::run(kernel),
             #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Bf16 | Kind::Amx if K::BF16 => avx512::run_bf16(kernel),
+            #[cfg(target_arch = "x86_64")]
             Kind::Avx512 | Kind::Avx512Bf16 | Kind::Amx => avx512::run(kernel),
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => neon::run(kernel),
@@ -322,7 +348,7 @@ pub(crate) fn lanes(isa: Isa) -> usize {
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => avx2::Avx2::LANES,
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 | Kind::Avx512Bf16 | Kind::Amx => avx512::Avx512::LANES,
+        Kind::Avx512 | Kind::Avx512Bf16 | Kind::Amx => avx512::Avx512::<false>::LANES,
         #[cfg(target_arch = "aarch64")]
         Kind::Neon => neon::Neon::LANES,
     }
