@@ -2,6 +2,9 @@
 
 use half::bf16;
 
+use crate::isa::Isa;
+use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
+
 /// A type that values are stored in: `f32` or `bf16`.
 pub trait Element: sealed::Vectors + Copy + Default + Send + Sync + std::fmt::Debug + 'static {
     /// The value.
@@ -28,6 +31,38 @@ impl Element for bf16 {
 
     fn from_f32(value: f32) -> Self {
         bf16::from_f32(value)
+    }
+}
+
+/// Converts values, as many as there are of either.
+///
+/// # Panics
+/// If there are not equally many.
+pub fn convert<E: Element, O: Element>(isa: Isa, from: &[E], to: &mut [O]) {
+    assert_eq!(from.len(), to.len(), "values to convert");
+    // SAFETY: there are equally many.
+    unsafe { dispatch(isa, Convert { from, to }) }
+}
+
+struct Convert<'a, E, O> {
+    from: &'a [E],
+    to: &'a mut [O],
+}
+
+impl<E: Element, O: Element> Kernel for Convert<'_, E, O> {
+    type Output = ();
+    const BF16: bool = E::BF16 || O::BF16;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let (from, to) = (self.from.as_ptr(), self.to.as_mut_ptr());
+        // SAFETY: there are as many values as `from` has (the caller's promise).
+        unsafe {
+            for_channel_blocks!(S, self.from.len(), |at, n, PARTIAL| {
+                let v = simd::load::<S, PARTIAL>(s, from.add(at), n);
+                simd::store::<S, PARTIAL>(s, to.add(at), v, n);
+            });
+        }
     }
 }
 

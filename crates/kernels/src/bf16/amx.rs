@@ -5,25 +5,24 @@
 //! the activations, and two the same of 2·16 columns of B from its panel, in which the pairs of k lie side
 //! by side. The sums stay in their registers over all of k.
 //!
-//! The heights of all tile rows are equal, so that tiles are configured once a product: where they do not
-//! divide the rows, the last tile row begins earlier and computes some of the rows before it again, to
-//! the same bits.
+//! The heights of all tile rows are equal, so that tiles are configured once a product.
 
 use std::arch::asm;
 use std::ops::Range;
 
 use half::bf16;
 
-use super::Product;
+use super::PackedBf16;
 use super::tile::End;
 use crate::element::Element;
+use crate::gemm::{Epilogue, MatrixMut, MatrixRef};
 use crate::simd::Simd;
 use crate::simd::avx512::Avx512;
 
 /// Values of k in a tile of A or B.
 pub(super) const K_STEP: usize = 32;
 /// The most rows of a tile.
-const TILE_ROWS: usize = 16;
+pub(super) const TILE_ROWS: usize = 16;
 /// Bytes of a row of a tile.
 const TILE_ROW: u16 = 64;
 /// Columns of a panel: two tiles.
@@ -31,26 +30,82 @@ const WIDTH: usize = 32;
 /// Values of a cache line.
 const LINE: usize = 32;
 
+/// Where the tile rows of A begin. All have the same number of rows, at most [`TILE_ROWS`].
+pub(super) trait TileRows {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// Rows of each.
+    fn height(&self) -> usize;
+    /// Values from row to row of A.
+    fn stride(&self) -> usize;
+    /// Pieces of k, which B has one behind the other,
+    fn segments(&self) -> usize;
+    /// and values in each of them.
+    fn k(&self) -> usize;
+    /// Of a tile row: its first row in C,
+    fn row(&self, tile: usize) -> usize;
+    /// and where it begins in A.
+    fn start(&self, tile: usize, segment: usize) -> *const bf16;
+}
+
+/// The rows of a matrix. Where `height` does not divide them, the last tile row begins earlier and
+/// computes some of those before it again, to the same bits.
+impl TileRows for MatrixRef<'_, bf16> {
+    fn count(&self) -> usize {
+        self.rows.div_ceil(TILE_ROWS)
+    }
+
+    fn height(&self) -> usize {
+        self.rows.div_ceil(self.count().max(1))
+    }
+
+    fn stride(&self) -> usize {
+        self.stride
+    }
+
+    fn segments(&self) -> usize {
+        1
+    }
+
+    fn k(&self) -> usize {
+        self.columns
+    }
+
+    fn row(&self, tile: usize) -> usize {
+        (tile * self.height()).min(self.rows - self.height())
+    }
+
+    fn start(&self, tile: usize, _: usize) -> *const bf16 {
+        self.data.as_ptr().wrapping_add(self.row(tile) * self.stride)
+    }
+}
+
+/// C = epilogue(A·B), see [`super::gemm`].
+///
 /// # Safety
-/// AMX-TILE, AMX-BF16, AVX-512F, BW, VL and BF16 must be present and permitted, and the product's
-/// shapes fit.
+/// AMX-TILE, AMX-BF16, AVX-512F, BW, VL and BF16 must be present and permitted, A's tile rows be there,
+/// C have the rows that they are, and the panels from `first_column` on and the bias cover its columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-pub(super) unsafe fn run<C: Element>(product: Product<C>) {
-    let Product { a, b, first_column, c, epilogue } = product;
-    if a.rows == 0 {
+pub(super) unsafe fn run<A: TileRows, C: Element>(
+    a: &A,
+    b: &PackedBf16,
+    first_column: usize,
+    c: MatrixMut<C>,
+    epilogue: Epilogue,
+) {
+    let (tiles, height, stride) = (a.count(), a.height(), a.stride());
+    if tiles == 0 {
         return;
     }
-    let tiles = a.rows.div_ceil(TILE_ROWS);
-    let height = a.rows.div_ceil(tiles);
-    let (steps, tail) = (b.k() / K_STEP, b.k() % K_STEP);
+    let (steps, tail) = (a.k() / K_STEP, a.k() % K_STEP);
+    let all_steps = a.segments() * (steps + usize::from(tail > 0));
     let mut sums = [const { Sums([0.0; 2 * TILE_ROWS * WIDTH]) }; 2];
     let mut tails = Tails::default();
     // The sums before, which are finished while the tiles are at work on the next ones.
     let mut before: Option<Finish<C>> = None;
     let mut turn = 0;
-    // SAFETY: the instructions are there (the caller's promise). Tile row t begins at row
-    // min(t·height, rows − height), of which height follow in A and C. Of A's rows `steps` whole steps are
-    // read in place, and what is left of k in `tails`. B's panel has whole steps, filled up with zeros.
+    // SAFETY: the caller's promises. `steps` whole steps of A's rows are read in place, and what is left
+    // of k in `tails`. B's panel has whole steps, filled up with zeros.
     unsafe {
         let _tiles = Configured::new(height as u8);
         for j in (0..c.columns).step_by(WIDTH) {
@@ -68,42 +123,48 @@ pub(super) unsafe fn run<C: Element>(product: Product<C>) {
             let end = End { columns, bias: None, clamp: epilogue.clamp };
             for tile in (0..tiles).step_by(2) {
                 let two = tile + 1 < tiles;
-                let first = (tile * height).min(a.rows - height);
-                let second = if two { ((tile + 1) * height).min(a.rows - height) } else { first };
+                let pair = [tile, tile + usize::from(two)];
                 let mut block = Block {
-                    rows: [first, second].map(|row| a.data.as_ptr().wrapping_add(row * a.stride)),
-                    stride: a.stride * size_of::<bf16>(),
+                    rows: [std::ptr::null(); 2],
+                    stride: stride * size_of::<bf16>(),
                     panel,
                     two,
                     wide: columns > WIDTH / 2,
                 };
                 // So many rows of the sums before are finished in each step.
                 let (done, left) = (&sums[1 - turn], before.map_or(0, Finish::rows));
-                let share = left.div_ceil((steps + usize::from(tail > 0)).max(1));
+                let share = left.div_ceil(all_steps.max(1));
                 let mut row = 0;
                 block.start(&bias);
-                for step in 0..=steps {
-                    if step == steps {
-                        if tail == 0 {
-                            break;
+                for segment in 0..a.segments() {
+                    block.rows = pair.map(|tile| a.start(tile, segment));
+                    block.stride = stride * size_of::<bf16>();
+                    for step in 0..=steps {
+                        if step == steps {
+                            if tail == 0 {
+                                break;
+                            }
+                            block.rows = tails.copy(block.rows, height, stride, tail);
+                            block.stride = K_STEP * size_of::<bf16>();
                         }
-                        block.rows = tails.copy(block.rows, height, a.stride, tail);
-                        block.stride = K_STEP * size_of::<bf16>();
-                    }
-                    block.step();
-                    for line in 0..ahead_lines {
-                        Avx512::<true>.prefetch(ahead.wrapping_add(line * LINE).cast());
-                    }
-                    ahead = ahead.wrapping_add(ahead_lines * LINE);
-                    if let Some(before) = &before {
-                        let end = left.min(row + share);
-                        before.run(done, row..end);
-                        row = end;
+                        block.step();
+                        for line in 0..ahead_lines {
+                            Avx512::<true>.prefetch(ahead.wrapping_add(line * LINE).cast());
+                        }
+                        ahead = ahead.wrapping_add(ahead_lines * LINE);
+                        if let Some(before) = &before {
+                            let end = left.min(row + share);
+                            before.run(done, row..end);
+                            row = end;
+                        }
                     }
                 }
+                if let Some(before) = &before {
+                    before.run(done, row..left);
+                }
                 block.store(&mut sums[turn]);
-                let to = |row: usize| c.data.wrapping_add(row * c.stride + j);
-                before = Some(Finish { end, to: [to(first), to(second)], two, height, stride: c.stride });
+                let to = pair.map(|tile| c.data.wrapping_add(a.row(tile) * c.stride + j));
+                before = Some(Finish { end, to, two, height, stride: c.stride });
                 turn = 1 - turn;
             }
         }

@@ -10,6 +10,7 @@ use mobilenet_kernels::{Buffer, Clamp, Isa, depthwise, im2col, pooling};
 
 use super::inference::End;
 use super::layout::{Layout, Place};
+use super::precision::Number;
 use super::rows::{Ring, Source, chunk_pixels, images_per_item, room_ahead, row_geometry, windows};
 use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine, Input};
@@ -403,11 +404,13 @@ pub(super) fn ring_rows(layer: &Layer, y: usize) -> [isize; 3] {
 }
 
 /// The packed filter of a full convolution: rows `[ky][kx][in]`, columns `out`.
-pub(super) fn pack_conv(isa: Isa, layer: &Layer, weight: impl Fn(usize, usize) -> f32) -> PackedB {
+pub(super) fn pack_conv<E: Number>(
+    isa: Isa,
+    layer: &Layer,
+    weight: impl Fn(usize, usize) -> f32,
+) -> E::ConvFilter {
     let inputs = layer.input.channels;
-    let mut packed = PackedB::new(isa, 9 * inputs, layer.output.channels);
-    packed.pack_with(|row, out| weight((out * inputs + row % inputs) * 9 + row / inputs, out));
-    packed
+    E::pack_conv(isa, layer, |row, out| weight((out * inputs + row % inputs) * 9 + row / inputs, out))
 }
 
 fn conv_forward(
@@ -421,7 +424,7 @@ fn conv_forward(
     let isa = engine.isa;
     let windows = windows(layer);
     let outputs = layer.output.channels;
-    let packed = pack_conv(isa, layer, |at, _| weight[at]);
+    let packed = pack_conv::<f32>(isa, layer, |at, _| weight[at]);
     let stride = gemm::padded_stride(isa, windows.patch_len());
     let chunk = chunk_pixels(stride.max(outputs));
     let batch = z.len() / layer.output.len();

@@ -79,7 +79,7 @@ struct Memory<E> {
     patches: Buffer<E>,
     /// Patches of several images.
     gathered: Buffer<E>,
-    padded: Padded,
+    padded: Padded<E>,
     end: Mean,
 }
 

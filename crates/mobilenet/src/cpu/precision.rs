@@ -1,9 +1,13 @@
 //! The types that a network can be computed in.
 
 use half::bf16;
-use mobilenet_kernels::bf16::PackedBf16;
+use mobilenet_kernels::bf16::conv::ConvFilter;
+use mobilenet_kernels::bf16::{self as products, PackedBf16};
+use mobilenet_kernels::conv::{self, ConvGeometry};
 use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
-use mobilenet_kernels::{Element, Isa};
+use mobilenet_kernels::{Buffer, Element, Isa};
+
+use crate::architecture::Layer;
 
 /// What feature maps and the weights of products are kept in while a network runs. Sums are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,6 +46,23 @@ pub(super) trait Number: Element {
     /// A product's right side.
     type Packed: std::fmt::Debug + Send + Sync;
 
+    /// The filter of a full convolution.
+    type ConvFilter: std::fmt::Debug + Send + Sync;
+
+    /// The filter `value([ky][kx][in], out)` of a full convolution.
+    fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> Self::ConvFilter;
+
+    /// See [`conv::convolve_rows`].
+    fn convolve_rows(
+        geometry: ConvGeometry,
+        inputs: &[[&[f32]; 3]],
+        filter: &Self::ConvFilter,
+        first_column: usize,
+        output: MatrixMut<Self>,
+        epilogue: Epilogue,
+        scratch: &mut Buffer<Self>,
+    );
+
     /// The weights `shape` = `[n, k]`, each row multiplied with its own factor.
     fn pack(isa: Isa, shape: (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> Self::Packed;
 
@@ -79,6 +100,25 @@ pub(super) trait Number: Element {
 
 impl Number for f32 {
     type Packed = PackedB;
+    type ConvFilter = PackedB;
+
+    fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> PackedB {
+        let mut packed = PackedB::new(isa, 9 * layer.input.channels, layer.output.channels);
+        packed.pack_with(value);
+        packed
+    }
+
+    fn convolve_rows(
+        geometry: ConvGeometry,
+        inputs: &[[&[f32]; 3]],
+        filter: &PackedB,
+        first_column: usize,
+        output: MatrixMut,
+        epilogue: Epilogue,
+        _: &mut Buffer,
+    ) {
+        conv::convolve_rows(geometry, inputs, filter, first_column, output, epilogue);
+    }
 
     fn pack(isa: Isa, (n, k): (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> PackedB {
         let mut packed = PackedB::new(isa, k, n);
@@ -108,6 +148,24 @@ impl Number for f32 {
 
 impl Number for bf16 {
     type Packed = PackedBf16;
+    type ConvFilter = ConvFilter;
+
+    fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> ConvFilter {
+        let geometry = (layer.input.channels, layer.dilation);
+        ConvFilter::new(isa, geometry, layer.output.channels, value)
+    }
+
+    fn convolve_rows(
+        geometry: ConvGeometry,
+        inputs: &[[&[f32]; 3]],
+        filter: &ConvFilter,
+        first_column: usize,
+        output: MatrixMut<bf16>,
+        epilogue: Epilogue,
+        scratch: &mut Buffer<bf16>,
+    ) {
+        products::conv::convolve_rows(geometry, inputs, filter, first_column, output, epilogue, scratch);
+    }
 
     fn pack(isa: Isa, (n, k): (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> PackedBf16 {
         let mut packed = PackedBf16::new(isa, k, n);
@@ -119,11 +177,11 @@ impl Number for bf16 {
     }
 
     fn column_step(isa: Isa) -> usize {
-        mobilenet_kernels::bf16::column_step(isa)
+        products::column_step(isa)
     }
 
     fn padded_stride(isa: Isa, columns: usize) -> usize {
-        mobilenet_kernels::bf16::padded_stride(isa, columns)
+        products::padded_stride(isa, columns)
     }
 
     fn multiply(
@@ -133,7 +191,7 @@ impl Number for bf16 {
         c: MatrixMut<bf16>,
         epilogue: Epilogue,
     ) {
-        mobilenet_kernels::bf16::gemm(a, b, first_column, c, epilogue);
+        products::gemm(a, b, first_column, c, epilogue);
     }
 
     fn multiply_to_f32(
@@ -143,6 +201,6 @@ impl Number for bf16 {
         c: MatrixMut,
         epilogue: Epilogue,
     ) {
-        mobilenet_kernels::bf16::gemm(a, b, first_column, c, epilogue);
+        products::gemm(a, b, first_column, c, epilogue);
     }
 }

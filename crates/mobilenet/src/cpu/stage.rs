@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use mobilenet_kernels::conv::{self, ConvGeometry};
+use mobilenet_kernels::conv::ConvGeometry;
 use mobilenet_kernels::depthwise::{self, Present, RowEpilogue, RowGeometry};
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef};
 use mobilenet_kernels::{Buffer, Isa};
@@ -71,13 +71,20 @@ impl<E> Rows<E> for Map<'_, E> {
 
 /// The padded input rows of a full convolution that are needed at a time, and behind them a row of
 /// zeros. (Stages share the memory, so nothing in it stays zero by itself.)
-#[derive(Debug, Default)]
-pub(super) struct Padded {
+#[derive(Debug)]
+pub(super) struct Padded<E> {
     rows: Buffer,
     loaded: usize,
+    scratch: Buffer<E>,
 }
 
-impl Padded {
+impl<E> Default for Padded<E> {
+    fn default() -> Self {
+        Self { rows: Buffer::default(), loaded: 0, scratch: Buffer::default() }
+    }
+}
+
+impl<E> Padded<E> {
     /// Starts at input row `first`.
     pub fn start(&mut self, first: usize) {
         self.loaded = first;
@@ -149,7 +156,7 @@ impl<E: Number> Stage<E> {
         mut input: Input<E>,
         rows: Range<usize>,
         (output, stride): (&mut [E], usize),
-        (patches, padded): (&mut Buffer<E>, &mut Padded),
+        (patches, padded): (&mut Buffer<E>, &mut Padded<E>),
     ) {
         let Shape { width, channels, .. } = self.layer.output;
         let together = self.together(plan.isa);
@@ -169,7 +176,7 @@ impl<E: Number> Stage<E> {
         input: Input<E>,
         rows: Range<usize>,
         (first_column, output): (usize, MatrixMut<E>),
-        (patches, padded): (&mut Buffer<E>, &mut Padded),
+        (patches, padded): (&mut Buffer<E>, &mut Padded<E>),
     ) {
         let input = match (&self.depthwise, input) {
             (Some(depthwise), Input::Rows(input)) => {
@@ -208,14 +215,14 @@ impl<E: Number> Stage<E> {
         mut input: Input<E>,
         rows: Range<usize>,
         (first_column, output): (usize, MatrixMut<E>),
-        padded: &mut Padded,
+        padded: &mut Padded<E>,
     ) {
         let Filter::Full(filter) = &self.filter else { unreachable!("a full convolution") };
         let layer = &self.layer;
         let Shape { width, channels, .. } = layer.input;
         let row_len = (layer.pads.left + width + layer.pads.right) * channels;
         let slots = (MOST_ROWS - 1) * layer.stride + 2 * layer.dilation + 1;
-        let Padded { rows: memory, loaded } = padded;
+        let Padded { rows: memory, loaded, scratch } = padded;
         let memory = memory.at_least((slots + 1) * row_len);
         let end = rows.clone().next_back().map_or(0, |last| self.reach(last).end);
         memory[slots * row_len..].fill(0.0);
@@ -244,7 +251,7 @@ impl<E: Number> Stage<E> {
             dilation: layer.dilation,
         };
         let epilogue = self.epilogue(plan);
-        conv::convolve_rows(geometry, &inputs[..count], filter, first_column, output, epilogue);
+        E::convolve_rows(geometry, &inputs[..count], filter, first_column, output, epilogue, scratch);
     }
 }
 
