@@ -8,12 +8,12 @@
 //! The heights of all tile rows are equal, so that tiles are configured once a product.
 
 use std::arch::asm;
-use std::ops::Range;
+use std::mem::MaybeUninit;
 
 use half::bf16;
 
-use super::PackedBf16;
 use super::tile::End;
+use super::{PackedBf16, Product};
 use crate::element::Element;
 use crate::gemm::{Epilogue, MatrixMut, MatrixRef};
 use crate::simd::Simd;
@@ -21,6 +21,11 @@ use crate::simd::avx512::Avx512;
 
 /// Values of k in a tile of A or B.
 pub(super) const K_STEP: usize = 32;
+/// Values of k that are gone through at a time: a panel of B of this depth stays in the L1 cache beside
+/// two tile rows of A.
+const K_BLOCK: usize = 8 * K_STEP;
+/// Pairs of tile rows whose sums wait for the next block of k.
+const GROUP: usize = 4;
 /// The most rows of a tile.
 pub(super) const TILE_ROWS: usize = 16;
 /// Bytes of a row of a tile.
@@ -50,34 +55,59 @@ pub(super) trait TileRows {
 
 /// The rows of a matrix. Where `height` does not divide them, the last tile row begins earlier and
 /// computes some of those before it again, to the same bits.
-impl TileRows for MatrixRef<'_, bf16> {
+struct Rows<'a> {
+    matrix: MatrixRef<'a, bf16>,
+    count: usize,
+    height: usize,
+}
+
+impl TileRows for Rows<'_> {
+    #[inline(always)]
     fn count(&self) -> usize {
-        self.rows.div_ceil(TILE_ROWS)
+        self.count
     }
 
+    #[inline(always)]
     fn height(&self) -> usize {
-        self.rows.div_ceil(self.count().max(1))
+        self.height
     }
 
+    #[inline(always)]
     fn stride(&self) -> usize {
-        self.stride
+        self.matrix.stride
     }
 
+    #[inline(always)]
     fn segments(&self) -> usize {
         1
     }
 
+    #[inline(always)]
     fn k(&self) -> usize {
-        self.columns
+        self.matrix.columns
     }
 
+    #[inline(always)]
     fn row(&self, tile: usize) -> usize {
-        (tile * self.height()).min(self.rows - self.height())
+        (tile * self.height).min(self.matrix.rows - self.height)
     }
 
+    #[inline(always)]
     fn start(&self, tile: usize, _: usize) -> *const bf16 {
-        self.data.as_ptr().wrapping_add(self.row(tile) * self.stride)
+        self.matrix.data.as_ptr().wrapping_add(self.row(tile) * self.matrix.stride)
     }
+}
+
+/// [`super::gemm`] in tiles.
+///
+/// # Safety
+/// AMX-TILE, AMX-BF16, AVX-512F, BW, VL and BF16 must be present and permitted, and the shapes fit.
+pub(super) unsafe fn gemm<C: Element>(product: Product<C>) {
+    let Product { a: matrix, b, first_column, c, epilogue } = product;
+    let count = matrix.rows.div_ceil(TILE_ROWS);
+    let rows = Rows { matrix, count, height: matrix.rows.div_ceil(count.max(1)) };
+    // SAFETY: the caller's promises.
+    unsafe { run(&rows, b, first_column, c, epilogue) }
 }
 
 /// C = epilogue(A·B), see [`super::gemm`].
@@ -97,15 +127,18 @@ pub(super) unsafe fn run<A: TileRows, C: Element>(
     if tiles == 0 {
         return;
     }
-    let (steps, tail) = (a.k() / K_STEP, a.k() % K_STEP);
-    let all_steps = a.segments() * (steps + usize::from(tail > 0));
-    let mut sums = [const { Sums([0.0; 2 * TILE_ROWS * WIDTH]) }; 2];
+    let k = a.k();
+    let blocks = k.div_ceil(K_BLOCK).max(1);
+    let pairs = tiles.div_ceil(2);
+    let mut sums = [const { MaybeUninit::<Sums>::uninit() }; GROUP];
     let mut tails = Tails::default();
     // The sums before, which are finished while the tiles are at work on the next ones.
-    let mut before: Option<Finish<C>> = None;
-    let mut turn = 0;
-    // SAFETY: the caller's promises. `steps` whole steps of A's rows are read in place, and what is left
-    // of k in `tails`. B's panel has whole steps, filled up with zeros.
+    let end = End { columns: 0, bias: None, clamp: None };
+    let mut before = Finish { end, from: std::ptr::null(), to: c.data, rows: 0, stride: c.stride };
+    // (No more than there must be of them, in the L1 cache.)
+    let group = if blocks > 1 { GROUP } else { 2 };
+    // SAFETY: the caller's promises. Whole steps of A's rows are read in place, and what is left of k in
+    // `tails`. B's panel has whole steps, filled up with zeros.
     unsafe {
         let _tiles = Configured::new(height as u8);
         for j in (0..c.columns).step_by(WIDTH) {
@@ -116,98 +149,98 @@ pub(super) unsafe fn run<A: TileRows, C: Element>(
             // The weights of a whole network do not stay in the cache: those of the next panel come
             // into it while this one is at work, evenly.
             let (mut ahead, ahead_lines) = if j + WIDTH < c.columns {
-                (b.panel(column + WIDTH), (K_STEP * WIDTH / LINE).div_ceil(tiles.div_ceil(2)))
+                (b.panel(column + WIDTH), (K_STEP * WIDTH / LINE).div_ceil(pairs))
             } else {
                 (panel, 0)
             };
             let end = End { columns, bias: None, clamp: epilogue.clamp };
-            for tile in (0..tiles).step_by(2) {
-                let two = tile + 1 < tiles;
-                let pair = [tile, tile + usize::from(two)];
-                let mut block = Block {
-                    rows: [std::ptr::null(); 2],
-                    stride: stride * size_of::<bf16>(),
-                    panel,
-                    two,
-                    wide: columns > WIDTH / 2,
-                };
-                // So many rows of the sums before are finished in each step.
-                let (done, left) = (&sums[1 - turn], before.map_or(0, Finish::rows));
-                let share = left.div_ceil(all_steps.max(1));
-                let mut row = 0;
-                block.start(&bias);
-                for segment in 0..a.segments() {
-                    block.rows = pair.map(|tile| a.start(tile, segment));
-                    block.stride = stride * size_of::<bf16>();
-                    for step in 0..=steps {
-                        if step == steps {
-                            if tail == 0 {
-                                break;
+            for (first_pair, block) in groups(pairs, group, blocks) {
+                let k0 = block * K_BLOCK;
+                let k = K_BLOCK.min(k - k0);
+                let (steps, tail) = (k / K_STEP, k % K_STEP);
+                let all_steps = a.segments() * (steps + usize::from(tail > 0));
+                let panel = panel.wrapping_add(k0 * WIDTH);
+                for (slot, pair) in (first_pair..pairs.min(first_pair + group)).enumerate() {
+                    let two = 2 * pair + 1 < tiles;
+                    let tiles = [2 * pair, 2 * pair + usize::from(two)];
+                    let wide = columns > WIDTH / 2;
+                    let mut work = Block { rows: [std::ptr::null(); 2], stride: 0, panel, two, wide };
+                    let sums = sums[slot].as_mut_ptr().cast::<f32>();
+                    let left = before.rows;
+                    let share = left.div_ceil(all_steps.max(1));
+                    if block == 0 {
+                        work.start(&bias)
+                    } else {
+                        work.go_on(sums, height)
+                    }
+                    for segment in 0..a.segments() {
+                        work.rows = tiles.map(|tile| a.start(tile, segment).wrapping_add(k0));
+                        work.stride = stride * size_of::<bf16>();
+                        for step in 0..steps + usize::from(tail > 0) {
+                            if step == steps {
+                                work.rows = tails.copy(work.rows, height, stride, tail);
+                                work.stride = K_STEP * size_of::<bf16>();
                             }
-                            block.rows = tails.copy(block.rows, height, stride, tail);
-                            block.stride = K_STEP * size_of::<bf16>();
-                        }
-                        block.step();
-                        for line in 0..ahead_lines {
-                            Avx512::<true>.prefetch(ahead.wrapping_add(line * LINE).cast());
-                        }
-                        ahead = ahead.wrapping_add(ahead_lines * LINE);
-                        if let Some(before) = &before {
-                            let end = left.min(row + share);
-                            before.run(done, row..end);
-                            row = end;
+                            work.step();
+                            for _ in 0..ahead_lines {
+                                Avx512::<true>.prefetch(ahead.cast());
+                                ahead = ahead.wrapping_add(LINE);
+                            }
+                            before.finish(share);
                         }
                     }
+                    before.finish(left);
+                    work.store(sums, height);
+                    if block + 1 < blocks {
+                        continue;
+                    }
+                    let [row, second] = tiles.map(|tile| a.row(tile));
+                    let to = |row: usize| c.data.wrapping_add(row * c.stride + j);
+                    let from = sums.cast_const();
+                    before = Finish { end, from, to: to(row), rows: height, stride: c.stride };
+                    if two && second == row + height {
+                        before.rows += height;
+                    } else if two {
+                        let from = from.wrapping_add(height * WIDTH);
+                        Finish { from, to: to(second), ..before }.finish(height);
+                    }
                 }
-                if let Some(before) = &before {
-                    before.run(done, row..left);
-                }
-                block.store(&mut sums[turn]);
-                let to = pair.map(|tile| c.data.wrapping_add(a.row(tile) * c.stride + j));
-                before = Some(Finish { end, to, two, height, stride: c.stride });
-                turn = 1 - turn;
             }
         }
-        if let Some(before) = before {
-            before.run(&sums[1 - turn], 0..before.rows());
-        }
+        before.finish(before.rows);
     }
 }
 
-/// What becomes of the sums of one or two tile rows.
+/// The first pair of tile rows of each group, and the block of k: all blocks of a group in turn.
+fn groups(pairs: usize, group: usize, blocks: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..pairs).step_by(group).flat_map(move |first| (0..blocks).map(move |block| (first, block)))
+}
+
+/// Rows of sums that are not in C yet.
 #[derive(Clone, Copy)]
 struct Finish<C> {
     end: End,
-    to: [*mut C; 2],
-    two: bool,
-    height: usize,
+    from: *const f32,
+    to: *mut C,
+    rows: usize,
+    /// From row to row of C.
     stride: usize,
 }
 
 impl<C: Element> Finish<C> {
-    /// Rows of the tile rows together.
-    fn rows(self) -> usize {
-        if self.two { 2 * self.height } else { self.height }
-    }
-
-    /// Finishes some of the rows.
+    /// Finishes the next few rows.
     ///
     /// # Safety
     /// As [`End::finish`].
     #[inline(always)]
-    unsafe fn run(&self, sums: &Sums, rows: Range<usize>) {
-        let Self { end, to, height, stride, .. } = *self;
-        for (half, to) in to.into_iter().enumerate() {
-            // Those of the rows that are this tile row's.
-            let first = rows.start.max(half * height) - half * height;
-            let last = rows.end.clamp(half * height, (half + 1) * height) - half * height;
-            if first < last {
-                let sums = &sums.0[(half * TILE_ROWS + first) * WIDTH..];
-                // SAFETY: the caller's promise.
-                unsafe {
-                    end.finish(Avx512::<true>, sums, last - first, to.wrapping_add(first * stride), stride)
-                };
-            }
+    unsafe fn finish(&mut self, rows: usize) {
+        let rows = rows.min(self.rows);
+        if rows > 0 {
+            // SAFETY: the caller's promise.
+            unsafe { self.end.finish(Avx512::<true>, self.from, rows, self.to, self.stride) };
+            self.from = self.from.wrapping_add(rows * WIDTH);
+            self.to = self.to.wrapping_add(rows * self.stride);
+            self.rows -= rows;
         }
     }
 }
@@ -276,9 +309,11 @@ impl Drop for Configured {
     }
 }
 
-/// Sums of two tile rows, sixteen rows apart, of a panel's width.
+/// Sums of two tile rows, one behind the other, of a panel's width.
 #[repr(align(64))]
-struct Sums([f32; 2 * TILE_ROWS * WIDTH]);
+struct Sums {
+    _values: [f32; 2 * TILE_ROWS * WIDTH],
+}
 
 /// The last values of k of two tile rows, filled up with zeros.
 #[repr(align(64))]
@@ -340,6 +375,27 @@ impl Block {
                 "tileloadd tmm3, [{bias} + {none} + 64]",
                 bias = in(reg) bias.0.as_ptr(),
                 none = in(reg) 0usize,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+    }
+
+    /// The sums go on from `sums` of tile rows of this height.
+    ///
+    /// # Safety
+    /// The tiles must be configured.
+    #[inline(always)]
+    unsafe fn go_on(&self, sums: *const f32, height: usize) {
+        // SAFETY: there is a line for each row of each tile (also of one that there is not).
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{above} + {line}]",
+                "tileloadd tmm1, [{above} + {line} + 64]",
+                "tileloadd tmm2, [{below} + {line}]",
+                "tileloadd tmm3, [{below} + {line} + 64]",
+                above = in(reg) sums,
+                below = in(reg) sums.wrapping_add(height * WIDTH),
+                line = in(reg) 2 * usize::from(TILE_ROW),
                 options(nostack, readonly, preserves_flags),
             );
         }
@@ -408,13 +464,13 @@ impl Block {
     /// # Safety
     /// The tiles must be configured.
     #[inline(always)]
-    unsafe fn store(&self, sums: &mut Sums) {
+    unsafe fn store(&self, sums: *mut f32, height: usize) {
         // SAFETY: there is a line for each row of each tile.
         unsafe {
             asm!(
                 "tilestored [{to} + {line}], tmm0",
                 "tilestored [{to} + {line} + 64], tmm1",
-                to = in(reg) sums.0.as_mut_ptr(),
+                to = in(reg) sums,
                 line = in(reg) 2 * usize::from(TILE_ROW),
                 options(nostack, preserves_flags),
             );
@@ -422,7 +478,7 @@ impl Block {
                 asm!(
                     "tilestored [{to} + {line}], tmm2",
                     "tilestored [{to} + {line} + 64], tmm3",
-                    to = in(reg) sums.0[TILE_ROWS * WIDTH..].as_mut_ptr(),
+                    to = in(reg) sums.wrapping_add(height * WIDTH),
                     line = in(reg) 2 * usize::from(TILE_ROW),
                     options(nostack, preserves_flags),
                 );

@@ -102,7 +102,16 @@ fn in_tiles(
         convert(filter.isa, &from[..needed], values);
         slack.fill(bf16::ZERO);
     }
-    let pixels = Pixels { rows: &*rows, row_len, outputs, stride: stride * channels, height: inputs.len() };
+    let across = outputs.div_ceil(amx::TILE_ROWS);
+    let pixels = Pixels {
+        rows: &*rows,
+        row_len,
+        outputs,
+        stride: stride * channels,
+        across,
+        count: inputs.len() * across,
+        height: outputs.div_ceil(across.max(1)),
+    };
     // SAFETY: what the rows hold was checked, and that the panels and the bias cover the columns; the
     // filter is packed for tiles only where they are.
     unsafe { amx::run(&pixels, filter, first_column, output, epilogue) }
@@ -116,31 +125,30 @@ struct Pixels<'a> {
     outputs: usize,
     /// Values between the inputs of neighbouring outputs.
     stride: usize,
-    /// Rows of outputs.
+    /// Tile rows of a row of outputs,
+    across: usize,
+    /// and of all rows.
+    count: usize,
+    /// Outputs of a tile row.
     height: usize,
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Pixels<'_> {
-    /// Tile rows of a row of outputs.
-    fn across(&self) -> usize {
-        self.outputs.div_ceil(amx::TILE_ROWS)
-    }
-
     /// The first output of a tile row.
     fn output(&self, tile: usize) -> usize {
-        (tile % self.across() * self.height()).min(self.outputs - self.height())
+        (tile % self.across * self.height).min(self.outputs - self.height)
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 impl TileRows for Pixels<'_> {
     fn count(&self) -> usize {
-        self.height * self.across()
+        self.count
     }
 
     fn height(&self) -> usize {
-        self.outputs.div_ceil(self.across().max(1))
+        self.height
     }
 
     fn stride(&self) -> usize {
@@ -156,11 +164,11 @@ impl TileRows for Pixels<'_> {
     }
 
     fn row(&self, tile: usize) -> usize {
-        tile / self.across() * self.outputs + self.output(tile)
+        tile / self.across * self.outputs + self.output(tile)
     }
 
     fn start(&self, tile: usize, segment: usize) -> *const bf16 {
-        let row = (3 * (tile / self.across()) + segment) * self.row_len;
+        let row = (3 * (tile / self.across) + segment) * self.row_len;
         self.rows[row + self.output(tile) * self.stride..].as_ptr()
     }
 }

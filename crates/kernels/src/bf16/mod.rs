@@ -54,18 +54,14 @@ pub fn gemm<C: Element>(
     if let Some(bias) = epilogue.bias {
         assert_eq!(bias.len(), b.n(), "values of the bias against columns of B");
     }
-    #[cfg(target_arch = "x86_64")]
-    if b.isa.0 == Kind::Amx {
-        // SAFETY: the constructors of the matrices checked their extents; the panels from `first_column`
-        // on cover C's columns, and the bias covers them too; this `Isa` exists only where AMX does.
-        return unsafe { amx::run(&a, b, first_column, c, epilogue) };
-    }
     let product = Product { a, b, first_column, c, epilogue };
     // SAFETY: the constructors of the matrices checked their extents; the panels from
     // `first_column` on cover C's columns, and the bias covers them too. An `Isa` exists only where
     // its instructions do.
     unsafe {
         match b.isa.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => amx::gemm(product),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Bf16 => pairs::run(product),
             _ => widened::run(product),

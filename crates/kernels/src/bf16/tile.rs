@@ -144,7 +144,7 @@ impl Tile {
             }
             walk!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
             // SAFETY: `walk` wrote `height` rows of sums; C has as many left.
-            unsafe { end.finish(m.simd(), &sums, height, c, self.c_row) };
+            unsafe { end.finish(m.simd(), sums.as_ptr(), height, c, self.c_row) };
             a = a.wrapping_add(height * self.a_row);
             c = c.wrapping_add(height * self.c_row);
             ahead = ahead.wrapping_add(ahead_step * steps);
@@ -226,14 +226,12 @@ impl End {
     pub unsafe fn finish<S: Simd, C: Element>(
         self,
         s: S,
-        sums: &[f32],
+        sums: *const f32,
         rows: usize,
         c: *mut C,
         c_row: usize,
     ) {
-        debug_assert!(sums.len() >= rows * TILE_VECTORS * S::LANES);
         if self.columns == TILE_VECTORS * S::LANES {
-            let sums = sums.as_ptr();
             let Clamp { low, high } = self.clamp.unwrap_or(Clamp::IDENTITY);
             // SAFETY: the caller's promise.
             unsafe {
@@ -248,7 +246,7 @@ impl End {
             return;
         }
         for row in 0..rows {
-            let sums = sums.as_ptr().wrapping_add(row * TILE_VECTORS * S::LANES);
+            let sums = sums.wrapping_add(row * TILE_VECTORS * S::LANES);
             let mut at = 0;
             while at < self.columns {
                 let n = self.columns - at;
