@@ -201,6 +201,11 @@ impl PackedB {
         }
     }
 
+    /// What a product reads first for the columns from `column` on, the first of its panel.
+    pub fn first_panel(&self, column: usize) -> &[f32] {
+        &self.data[column * self.k..][..self.k * panel_width(self.isa)]
+    }
+
     /// Number of rows.
     pub fn k(&self) -> usize {
         self.k
@@ -531,6 +536,22 @@ impl Tile {
                 next_step,
             };
             let sums = s.tile::<ROWS, VECTORS>(walk);
+            if !self.accumulate && self.columns >= VECTORS * S::LANES {
+                // The usual end, with what all rows share loaded once.
+                let mut bias = [s.splat(0.0); VECTORS];
+                if let Some(from) = self.bias {
+                    bias = simd::load_all::<S, false, VECTORS>(s, from, S::LANES);
+                }
+                let Clamp { low, high } = self.clamp.unwrap_or(Clamp::IDENTITY);
+                let (low, high) = (s.splat(low), s.splat(high));
+                for (row, sums) in sums.into_iter().enumerate() {
+                    for (v, sum) in sums.into_iter().enumerate() {
+                        let sum = s.clamp(s.add(sum, bias[v]), low, high);
+                        simd::store::<S, false>(s, c.add(row * self.c_row + v * S::LANES), sum, S::LANES);
+                    }
+                }
+                return;
+            }
             for (row, sums) in sums.into_iter().enumerate() {
                 for (v, sum) in sums.into_iter().enumerate() {
                     let at = v * S::LANES;

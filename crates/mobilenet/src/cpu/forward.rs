@@ -249,7 +249,7 @@ impl CpuExecutor {
             let activated = scratch.input.at_least(shape.len());
             source.image(image).load(0..shape.pixels(), activated, features);
             scratch.sums.resize(features, 0.0);
-            pooling::global_average(activated, &mut scratch.sums, &mut pooled[..features]);
+            pooling::global_average(source.isa, activated, &mut scratch.sums, &mut pooled[..features]);
         });
         Ok(self.drop_out_and_multiply(batch))
     }

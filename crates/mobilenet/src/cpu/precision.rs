@@ -79,6 +79,9 @@ pub(super) trait Number: Element {
         if channels < 8 * line { channels } else { (channels.div_ceil(line) | 1) * line }
     }
 
+    /// What a product reads first of its right side, for the columns from `column` on.
+    fn first_panel(packed: &Self::Packed, column: usize) -> &[Self];
+
     /// See [`gemm::gemm`].
     fn multiply(
         a: MatrixRef<Self>,
@@ -137,6 +140,10 @@ impl Number for f32 {
         gemm::padded_stride(isa, columns)
     }
 
+    fn first_panel(packed: &PackedB, column: usize) -> &[f32] {
+        packed.first_panel(column)
+    }
+
     fn multiply(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
         gemm::gemm(a, b, first_column, c, epilogue);
     }
@@ -182,6 +189,10 @@ impl Number for bf16 {
 
     fn padded_stride(isa: Isa, columns: usize) -> usize {
         products::padded_stride(isa, columns)
+    }
+
+    fn first_panel(packed: &PackedBf16, column: usize) -> &[bf16] {
+        packed.first_panel(column)
     }
 
     fn multiply(

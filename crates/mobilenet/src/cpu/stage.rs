@@ -8,6 +8,7 @@ use std::ops::Range;
 use mobilenet_kernels::conv::ConvGeometry;
 use mobilenet_kernels::depthwise::{self, Present, RowEpilogue, RowGeometry};
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef};
+use mobilenet_kernels::prefetch::prefetch;
 use mobilenet_kernels::{Buffer, Isa};
 
 use super::forward::ring_rows;
@@ -183,7 +184,11 @@ impl<E: Number> Stage<E> {
                 let pixels = rows.len() * self.layer.output.width;
                 let stride = self.patch_stride(plan.isa);
                 let patches = patches.at_least(pixels * stride);
-                depthwise.rows(plan, input, rows, patches, stride);
+                let ahead = match &self.filter {
+                    Filter::Pointwise(filter) => E::first_panel(filter, first_column),
+                    Filter::Full(_) => &[],
+                };
+                depthwise.rows(plan, input, rows, (patches, stride), ahead);
                 return self.multiply(plan, patches, pixels, (first_column, output));
             }
             (_, input) => input,
@@ -256,14 +261,15 @@ impl<E: Number> Stage<E> {
 }
 
 impl Depthwise {
-    /// Makes the output rows `rows`; their pixels are `stride` apart in `output`.
+    /// Makes the output rows `rows`; their pixels are `stride` apart in `output`. Meanwhile `ahead` is asked
+    /// for: the arithmetic leaves the memory idle.
     pub fn rows<E: Number>(
         &self,
         plan: &Plan<E>,
         input: &mut dyn Rows<E>,
         rows: Range<usize>,
-        output: &mut [E],
-        stride: usize,
+        (output, stride): (&mut [E], usize),
+        ahead: &[E],
     ) {
         let Self { layer, taps, bias } = self;
         let Shape { height, width, channels } = layer.input;
@@ -272,9 +278,11 @@ impl Depthwise {
         let geometry = RowGeometry { pixel_stride, output_stride: stride, present, ..row_geometry(layer) };
         let row_len = width * pixel_stride;
         let epilogue = RowEpilogue { bias, clamp: plan.clamp };
+        let mut ahead = ahead.chunks(ahead.len().div_ceil(rows.len().div_ceil(ROWS)).max(1));
         for (y, output) in
             rows.clone().step_by(ROWS).zip(output.chunks_mut(ROWS * layer.output.width * stride))
         {
+            prefetch(ahead.next().unwrap_or_default());
             let count = ROWS.min(rows.end - y);
             let last = ring_rows(layer, y + count - 1)[2];
             input.make((last + 1).clamp(0, height as isize) as usize);
