@@ -2,6 +2,9 @@
 
 use half::bf16;
 
+use crate::isa::Isa;
+use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
+
 /// A type that values are stored in: `f32` or `bf16`.
 pub trait Element: sealed::Vectors + Copy + Default + Send + Sync + std::fmt::Debug + 'static {
     /// The value.
@@ -28,6 +31,37 @@ impl Element for bf16 {
 
     fn from_f32(value: f32) -> Self {
         bf16::from_f32(value)
+    }
+}
+
+/// Copies values from one type to another, each to the nearest.
+///
+/// # Panics
+/// If there are not as many of both.
+pub fn convert<E: Element, O: Element>(isa: Isa, from: &[E], to: &mut [O]) {
+    assert_eq!(from.len(), to.len(), "values to convert");
+    // SAFETY: there are as many of both.
+    unsafe { dispatch(isa, Convert { from, to }) }
+}
+
+struct Convert<'a, E, O> {
+    from: &'a [E],
+    to: &'a mut [O],
+}
+
+impl<E: Element, O: Element> Kernel for Convert<'_, E, O> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let Self { from, to } = self;
+        // SAFETY: `convert` checked the lengths.
+        unsafe {
+            for_channel_blocks!(S, from.len(), |at, n, PARTIAL| {
+                let values = simd::load::<S, PARTIAL>(s, from.as_ptr().add(at), n);
+                simd::store::<S, PARTIAL>(s, to.as_mut_ptr().add(at), values, n);
+            });
+        }
     }
 }
 
