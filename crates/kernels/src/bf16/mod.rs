@@ -11,6 +11,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_transposed;
 mod packed;
 #[cfg(target_arch = "x86_64")]
 mod pairs;

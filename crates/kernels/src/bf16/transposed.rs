@@ -8,6 +8,8 @@ use half::bf16;
 use crate::buffer::Buffer;
 use crate::gemm::{self, Ahead, MatrixMut, MatrixRef};
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Kind;
 use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
 
 /// Rows that are brought into another form at a time: what the scratch memory holds.
@@ -31,7 +33,12 @@ pub fn gemm_transposed_accumulate(
     assert_eq!(a.rows, b.rows, "rows of A against rows of B");
     assert_eq!(a.columns, c.rows, "columns of A against rows of C");
     assert_eq!(b.columns, c.columns, "columns of B against columns of C");
-    widened(isa, a, b, c, scratch);
+    match isa.0 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Isa` exists only where its instructions do; the shapes fit.
+        Kind::Amx => unsafe { super::amx_transposed::run(a, b, c, scratch) },
+        _ => widened(isa, a, b, c, scratch),
+    }
 }
 
 /// The product in f32 of widened rows.
