@@ -1,5 +1,5 @@
 //! Times the product C += Aᵀ·B in f32 and in bf16, on one thread:
-//! `cargo run --release -p mobilenet-kernels --example transposed_product`.
+//! `cargo run --release -p mobilenet-kernels --example transposed_product [r m n]`.
 //!
 //! Both types take turns, so that the machine's moods meet both.
 
@@ -30,6 +30,13 @@ const SHAPES: [(usize, usize, usize); 8] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let isa = Isa::from_environment()?;
+    let arguments =
+        std::env::args().skip(1).map(|argument| argument.parse()).collect::<Result<Vec<usize>, _>>()?;
+    let shapes = match arguments[..] {
+        [] => SHAPES.to_vec(),
+        [r, m, n] => vec![(r, m, n)],
+        _ => return Err("three numbers or none: r m n".into()),
+    };
     let pool = Pool::new(1)?;
     let peaks = [
         peak::multiply_adds_per_second(isa, &pool, TIME),
@@ -40,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{:>16}  {:>4}  {:>9}  {:>9}  {:>8}  of the peak",
         "r×m×n", "type", "median µs", "fastest", "GFLOP/s"
     );
-    for (r, m, n) in SHAPES {
+    for (r, m, n) in shapes {
         let strides = [m, n].map(|columns| gemm::padded_stride(isa, columns));
         let [a, b] = strides.map(|stride| {
             let mut values = Buffer::zeros(r * stride);
