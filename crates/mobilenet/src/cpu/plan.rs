@@ -141,7 +141,7 @@ impl<E: Number> Stage<E> {
                 let shape = (layer.output.channels, layer.input.channels);
                 Filter::Pointwise(E::pack(isa, shape, filter, Some(&scale)))
             }
-            _ => Filter::Full(super::forward::pack_conv(isa, &layer, |at, output| {
+            _ => Filter::Full(super::forward::pack_conv::<f32>(isa, &layer, |at, output| {
                 (f64::from(filter[at]) * scale[output]) as f32
             })),
         };

@@ -2,10 +2,11 @@
 
 use half::bf16;
 use mobilenet_kernels::bf16::PackedBf16;
-use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
-use mobilenet_kernels::{Element, Isa};
+use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::{Buffer, Element, Isa};
 
-/// What feature maps and the weights of products are kept in while a network runs. Sums are f32.
+/// What feature maps, their gradients and the weights of products are kept in while a network runs. Sums
+/// are f32, and so is what training changes: weights, their gradients, statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// 32 bits: the reference.
@@ -37,13 +38,24 @@ impl std::str::FromStr for Precision {
     }
 }
 
-/// A type that inference can keep its feature maps in, with the product that belongs to it.
+/// A type that feature maps can be kept in, with the products that belong to it.
 pub(super) trait Number: Element {
     /// A product's right side.
     type Packed: std::fmt::Debug + Send + Sync;
 
+    /// Rows of a product's left side, in training, are cut into chunks of multiples of so many: whole
+    /// tiles.
+    const CHUNK_STEP: usize;
+
     /// The weights `shape` = `[n, k]`, each row multiplied with its own factor.
     fn pack(isa: Isa, shape: (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> Self::Packed;
+
+    /// The matrix `shape` = `[k, n]` of weights that lie like that: products with the weights
+    /// `[out, in]` on the way back.
+    fn pack_untransposed(isa: Isa, shape: (usize, usize), weights: &[f32]) -> Self::Packed;
+
+    /// The matrix `shape` = `[k, n]` of `value(row, column)`.
+    fn pack_with(isa: Isa, shape: (usize, usize), value: impl Fn(usize, usize) -> f32) -> Self::Packed;
 
     /// Columns of a product that are computed together.
     fn column_step(isa: Isa) -> usize;
@@ -75,10 +87,27 @@ pub(super) trait Number: Element {
         c: MatrixMut,
         epilogue: Epilogue,
     );
+
+    /// C = A·B. Where it helps, `ahead`, which is read or written next, is asked for meanwhile.
+    fn multiply_ahead(a: MatrixRef<Self>, b: &Self::Packed, c: MatrixMut<Self>, ahead: [&[Self]; 2]);
+
+    /// C += Aᵀ·B over the rows that A and B share, B's at [`Number::padded_stride`]; `scratch` is memory
+    /// to work in, `ahead` as in [`Number::multiply_ahead`].
+    fn accumulate_transposed(
+        isa: Isa,
+        a: MatrixRef<Self>,
+        b: MatrixRef<Self>,
+        c: MatrixMut,
+        scratch: &mut Buffer,
+        ahead: &[Self],
+    );
 }
 
 impl Number for f32 {
     type Packed = PackedB;
+
+    // Whole tiles of 14 rows, and little over for tiles of 6.
+    const CHUNK_STEP: usize = 56;
 
     fn pack(isa: Isa, (n, k): (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> PackedB {
         let mut packed = PackedB::new(isa, k, n);
@@ -86,6 +115,18 @@ impl Number for f32 {
             Some(scale) => packed.pack_transposed_scaled(weights, scale),
             None => packed.pack_transposed(weights),
         }
+        packed
+    }
+
+    fn pack_untransposed(isa: Isa, (k, n): (usize, usize), weights: &[f32]) -> PackedB {
+        let mut packed = PackedB::new(isa, k, n);
+        packed.pack(weights);
+        packed
+    }
+
+    fn pack_with(isa: Isa, (k, n): (usize, usize), value: impl Fn(usize, usize) -> f32) -> PackedB {
+        let mut packed = PackedB::new(isa, k, n);
+        packed.pack_with(value);
         packed
     }
 
@@ -104,10 +145,28 @@ impl Number for f32 {
     fn multiply_to_f32(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
         gemm::gemm(a, b, first_column, c, epilogue);
     }
+
+    fn multiply_ahead(a: MatrixRef, b: &PackedB, c: MatrixMut, ahead: [&[f32]; 2]) {
+        gemm::gemm_ahead(a, b, 0, c, Epilogue::default(), Ahead(ahead));
+    }
+
+    fn accumulate_transposed(
+        isa: Isa,
+        a: MatrixRef,
+        b: MatrixRef,
+        c: MatrixMut,
+        _: &mut Buffer,
+        ahead: &[f32],
+    ) {
+        gemm::gemm_transposed_accumulate(isa, a, b, c, Ahead([ahead, &[]]));
+    }
 }
 
 impl Number for bf16 {
     type Packed = PackedBf16;
+
+    // Whole tiles of 16 rows, two by two.
+    const CHUNK_STEP: usize = 64;
 
     fn pack(isa: Isa, (n, k): (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> PackedBf16 {
         let mut packed = PackedBf16::new(isa, k, n);
@@ -115,6 +174,18 @@ impl Number for bf16 {
             Some(scale) => packed.pack_transposed_scaled(weights, scale),
             None => packed.pack_transposed(weights),
         }
+        packed
+    }
+
+    fn pack_untransposed(isa: Isa, (k, n): (usize, usize), weights: &[f32]) -> PackedBf16 {
+        let mut packed = PackedBf16::new(isa, k, n);
+        packed.pack(weights);
+        packed
+    }
+
+    fn pack_with(isa: Isa, (k, n): (usize, usize), value: impl Fn(usize, usize) -> f32) -> PackedBf16 {
+        let mut packed = PackedBf16::new(isa, k, n);
+        packed.pack_with(value);
         packed
     }
 
@@ -144,5 +215,20 @@ impl Number for bf16 {
         epilogue: Epilogue,
     ) {
         mobilenet_kernels::bf16::gemm(a, b, first_column, c, epilogue);
+    }
+
+    fn multiply_ahead(a: MatrixRef<bf16>, b: &PackedBf16, c: MatrixMut<bf16>, _: [&[bf16]; 2]) {
+        mobilenet_kernels::bf16::gemm(a, b, 0, c, Epilogue::default());
+    }
+
+    fn accumulate_transposed(
+        isa: Isa,
+        a: MatrixRef<bf16>,
+        b: MatrixRef<bf16>,
+        c: MatrixMut,
+        scratch: &mut Buffer,
+        _: &[bf16],
+    ) {
+        mobilenet_kernels::bf16::gemm_transposed_accumulate(isa, a, b, c, scratch);
     }
 }
