@@ -5,10 +5,13 @@
 //! while a convolution's output is still in the cache ([`Moments`]); and the two sums that the
 //! backward pass needs over the whole batch ([`GradientSums`]) are taken where the gradient that
 //! they are about is made. Sums run over at most a few hundred rows in f32 lanes and then into f64.
+//!
+//! Outputs and gradients may be stored in any [`Element`]; what a channel has once is f32.
 
 #![allow(clippy::needless_range_loop)] // one index into several arrays of vectors at once
 
 use crate::activation::Clamp;
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::simd::{
     Kernel, Simd, dispatch, for_channel_blocks, for_channel_groups, load, load_all, store, store_all,
@@ -28,12 +31,12 @@ pub struct Affine<'a> {
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn activate(
+pub fn activate<E: Element, O: Element>(
     isa: Isa,
     affine: Affine,
     clamp: Clamp,
-    input: &[f32],
-    output: &mut [f32],
+    input: &[E],
+    output: &mut [O],
     output_stride: usize,
 ) {
     let channels = affine.scale.len();
@@ -46,21 +49,22 @@ pub fn activate(
     unsafe { dispatch(isa, Activate { affine, clamp, input, output: output.as_mut_ptr(), output_stride }) }
 }
 
-fn rows_of(values: &[f32], channels: usize) -> usize {
+fn rows_of<E>(values: &[E], channels: usize) -> usize {
     assert!(channels > 0 && values.len().is_multiple_of(channels), "rows of {channels} channels");
     values.len() / channels
 }
 
-struct Activate<'a> {
+struct Activate<'a, E, O> {
     affine: Affine<'a>,
     clamp: Clamp,
-    input: &'a [f32],
-    output: *mut f32,
+    input: &'a [E],
+    output: *mut O,
     output_stride: usize,
 }
 
-impl Kernel for Activate<'_> {
+impl<E: Element, O: Element> Kernel for Activate<'_, E, O> {
     type Output = ();
+    const BF16: bool = E::BF16 || O::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
@@ -79,7 +83,7 @@ impl Kernel for Activate<'_> {
     }
 }
 
-impl Activate<'_> {
+impl<E: Element, O: Element> Activate<'_, E, O> {
     #[inline(always)]
     unsafe fn rows<S: Simd, const ROWS: usize>(&self, s: S, first: usize) {
         let Self { affine, clamp, input, output_stride, .. } = self;
@@ -137,7 +141,7 @@ impl Moments {
     ///
     /// # Panics
     /// If `rows` is not whole rows.
-    pub fn add_rows(&mut self, isa: Isa, rows: &[f32]) {
+    pub fn add_rows<E: Element>(&mut self, isa: Isa, rows: &[E]) {
         let channels = self.mean.len();
         let count = rows_of(rows, channels);
         if count == 0 {
@@ -146,7 +150,9 @@ impl Moments {
         let (shift, sums) = self.lanes.split_at_mut(channels);
         let (sum, square) = sums.split_at_mut(channels);
         if self.count == 0.0 {
-            shift.copy_from_slice(&rows[..channels]);
+            for (shift, &first) in shift.iter_mut().zip(rows) {
+                *shift = first.to_f32();
+            }
         }
         sum.fill(0.0);
         square.fill(0.0);
@@ -200,15 +206,16 @@ fn merge((n_a, mean_a, squares_a): (f64, &mut f64, &mut f64), (n_b, mean_b, squa
     *squares_a += squares_b + delta * delta * n_a * n_b / n;
 }
 
-struct ShiftedSums<'a> {
-    rows: &'a [f32],
+struct ShiftedSums<'a, E> {
+    rows: &'a [E],
     shift: &'a [f32],
     sum: &'a mut [f32],
     square: &'a mut [f32],
 }
 
-impl Kernel for ShiftedSums<'_> {
+impl<E: Element> Kernel for ShiftedSums<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
@@ -283,7 +290,7 @@ impl GradientSums {
     ///
     /// # Panics
     /// If lengths do not fit.
-    pub fn add_rows(&mut self, isa: Isa, layer: Normalisation, d_activated: &[f32], z: &[f32]) {
+    pub fn add_rows<E: Element>(&mut self, isa: Isa, layer: Normalisation, d_activated: &[E], z: &[E]) {
         let channels = self.d.len();
         layer.check(channels, d_activated, z);
         let (sum, deviation) = self.lanes(channels);
@@ -348,7 +355,7 @@ impl GradientSums {
 }
 
 impl Normalisation<'_> {
-    pub(crate) fn check(&self, channels: usize, d: &[f32], z: &[f32]) {
+    pub(crate) fn check<E>(&self, channels: usize, d: &[E], z: &[E]) {
         let lens = [self.affine.scale.len(), self.affine.shift.len(), self.mean.len()];
         assert_eq!(lens, [channels; 3], "one value a channel");
         rows_of(d, channels);
@@ -356,16 +363,17 @@ impl Normalisation<'_> {
     }
 }
 
-struct GradientLanes<'a> {
+struct GradientLanes<'a, E> {
     layer: Normalisation<'a>,
-    d_activated: &'a [f32],
-    z: &'a [f32],
+    d_activated: &'a [E],
+    z: &'a [E],
     sum: &'a mut [f32],
     deviation: &'a mut [f32],
 }
 
-impl Kernel for GradientLanes<'_> {
+impl<E: Element> Kernel for GradientLanes<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
@@ -413,13 +421,13 @@ pub struct Correction<'a> {
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn backward(
+pub fn backward<E: Element, O: Element>(
     isa: Isa,
     layer: Normalisation,
     correction: Correction,
-    d_activated: &[f32],
-    z: &[f32],
-    output: &mut [f32],
+    d_activated: &[E],
+    z: &[E],
+    output: &mut [O],
     output_stride: usize,
 ) {
     let channels = layer.mean.len();
@@ -434,17 +442,18 @@ pub fn backward(
     unsafe { dispatch(isa, Backward { layer, correction, d_activated, z, output, output_stride }) }
 }
 
-struct Backward<'a> {
+struct Backward<'a, E, O> {
     layer: Normalisation<'a>,
     correction: Correction<'a>,
-    d_activated: &'a [f32],
-    z: &'a [f32],
-    output: *mut f32,
+    d_activated: &'a [E],
+    z: &'a [E],
+    output: *mut O,
     output_stride: usize,
 }
 
-impl Kernel for Backward<'_> {
+impl<E: Element, O: Element> Kernel for Backward<'_, E, O> {
     type Output = ();
+    const BF16: bool = E::BF16 || O::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
@@ -461,7 +470,7 @@ impl Kernel for Backward<'_> {
     }
 }
 
-impl Backward<'_> {
+impl<E: Element, O: Element> Backward<'_, E, O> {
     #[inline(always)]
     unsafe fn rows<S: Simd, const ROWS: usize>(&self, s: S, first: usize) {
         let Self { layer: Normalisation { affine, mean, clamp }, correction, output_stride, .. } = self;

@@ -11,6 +11,7 @@
 
 use crate::batch_norm::{GradientSums, Normalisation};
 use crate::depthwise::TAPS;
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
 
@@ -58,7 +59,7 @@ pub struct RowGradients<'a> {
 ///
 /// - `d_input[x][c] = Σ d_rows[ky][(x + left − kx·dilation) / stride][c] · weights[3·ky + kx][c]`;
 /// - the filter's gradient grows by the activated input times the same values of `d_rows`;
-/// - the sums grow by `d_input`, as [`GradientSums::add_rows`] does.
+/// - the sums grow by `d_input` (before it is rounded to be stored), as [`GradientSums::add_rows`] does.
 ///
 /// `d_rows[ky]` is the row of output gradients that tap row ky of this input row belongs to (see
 /// [`BackwardGeometry::gradient_row_len`]), if there is one.
@@ -66,14 +67,14 @@ pub struct RowGradients<'a> {
 /// # Panics
 /// If a length does not fit `geometry`.
 #[allow(clippy::too_many_arguments)]
-pub fn backward_row(
+pub fn backward_row<E: Element>(
     isa: Isa,
     geometry: BackwardGeometry,
     d_rows: [Option<&[f32]>; 3],
     weights: &[f32],
     before: Normalisation,
-    z: &[f32],
-    d_input: &mut [f32],
+    z: &[E],
+    d_input: &mut [E],
     gradients: RowGradients,
 ) {
     let BackwardGeometry { inputs, channels, pixel_stride, .. } = geometry;
@@ -101,20 +102,21 @@ pub fn backward_row(
     gradients.sums.count(inputs);
 }
 
-struct BackwardRow<'a> {
+struct BackwardRow<'a, E> {
     geometry: BackwardGeometry,
     d_rows: [Option<&'a [f32]>; 3],
     weights: &'a [f32],
     before: Normalisation<'a>,
-    z: &'a [f32],
-    d_input: &'a mut [f32],
+    z: &'a [E],
+    d_input: &'a mut [E],
     filter: &'a mut [f32],
     sum: &'a mut [f32],
     deviation: &'a mut [f32],
 }
 
-impl Kernel for BackwardRow<'_> {
+impl<E: Element> Kernel for BackwardRow<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self, s: S) {
@@ -159,7 +161,7 @@ struct Lanes<S: Simd, const ROWS: usize> {
     high: S::V,
 }
 
-impl BackwardRow<'_> {
+impl<E: Element> BackwardRow<'_, E> {
     #[inline(always)]
     unsafe fn walk<S: Simd, const ROWS: usize>(&mut self, s: S, rows: [TapRow; ROWS]) {
         let BackwardGeometry { inputs, channels, stride, dilation, .. } = self.geometry;
@@ -284,8 +286,8 @@ impl BackwardRow<'_> {
             let at = x * self.geometry.channels + c;
             let z = simd::load::<S, PARTIAL>(s, self.z.as_ptr().add(at), n);
             // A row lies behind this one, and the walk over channels hides it from the prefetchers.
-            s.prefetch(self.z.as_ptr().wrapping_add(self.z.len() + at));
-            s.prefetch(self.d_input.as_ptr().wrapping_add(self.z.len() + at));
+            s.prefetch(self.z.as_ptr().wrapping_add(self.z.len() + at).cast());
+            s.prefetch(self.d_input.as_ptr().wrapping_add(self.z.len() + at).cast());
             let raw = s.mul_add(z, lanes.scale, lanes.shift);
             let input = s.clamp(raw, lanes.low, lanes.high);
             let mut d_input = s.splat(0.0);

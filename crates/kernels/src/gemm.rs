@@ -59,6 +59,11 @@ impl<'a, T> MatrixMut<'a, T> {
         check(data.len(), rows, columns, stride);
         Self { data: data.as_mut_ptr(), rows, columns, stride, slice: PhantomData }
     }
+
+    /// The same matrix, lent.
+    pub(crate) fn reborrow(&mut self) -> MatrixMut<'_, T> {
+        MatrixMut { slice: PhantomData, ..*self }
+    }
 }
 
 /// A matrix cut into blocks of columns, so that several threads can write one each: the

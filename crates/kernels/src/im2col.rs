@@ -2,6 +2,8 @@
 //!
 //! A patch holds the values under the filter in the order `[ky][kx][channel]`.
 
+use crate::element::Element;
+
 /// A padded image `[height][width][channels]` and the 3×3 windows over it.
 #[derive(Clone, Copy, Debug)]
 pub struct Windows {
@@ -61,12 +63,12 @@ impl Windows {
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn gather(
+pub fn gather<E: Element>(
     windows: Windows,
-    image: &[f32],
+    image: &[E],
     first: usize,
     count: usize,
-    patches: &mut [f32],
+    patches: &mut [E],
     stride: usize,
 ) {
     assert_eq!(image.len(), windows.image_len(), "padded image");
@@ -82,9 +84,9 @@ pub fn gather(
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn scatter_add(
+pub fn scatter_add<E: Element>(
     windows: Windows,
-    patches: &[f32],
+    patches: &[E],
     stride: usize,
     first: usize,
     count: usize,
@@ -95,7 +97,7 @@ pub fn scatter_add(
     for (index, patch) in (first..first + count).zip(patches.chunks(stride)) {
         windows.runs(index / wide, index % wide, |to, from, length| {
             for (sum, value) in image[to..to + length].iter_mut().zip(&patch[from..from + length]) {
-                *sum += value;
+                *sum += value.to_f32();
             }
         });
     }

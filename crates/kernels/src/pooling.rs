@@ -60,13 +60,13 @@ impl<E: Element> Kernel for Sum<'_, E> {
 ///
 /// # Panics
 /// If `d_image` is not whole pixels of `d_mean.len()` channels.
-pub fn global_average_backward(d_mean: &[f32], d_image: &mut [f32]) {
+pub fn global_average_backward<E: Element>(d_mean: &[f32], d_image: &mut [E]) {
     let channels = d_mean.len();
     assert!(channels > 0 && d_image.len().is_multiple_of(channels));
     let share = 1.0 / (d_image.len() / channels) as f32;
     for pixel in d_image.chunks_exact_mut(channels) {
         for (d, &mean) in pixel.iter_mut().zip(d_mean) {
-            *d = mean * share;
+            *d = E::from_f32(mean * share);
         }
     }
 }

@@ -5,12 +5,12 @@ mod amx;
 mod support;
 
 use half::bf16;
-use mobilenet_kernels::bf16::{PackedBf16, column_step, gemm, padded_stride};
+use mobilenet_kernels::bf16::{PackedBf16, column_step, gemm, gemm_transposed_accumulate, padded_stride};
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef, column_blocks};
 use mobilenet_kernels::parallel::Pool;
-use mobilenet_kernels::{Clamp, Isa};
+use mobilenet_kernels::{Buffer, Clamp, Isa};
 use mobilenet_reference::{activation, dense, magnitudes, widen};
-use support::{Random, SENTINEL, assert_within, without_gaps};
+use support::{Random, SENTINEL, assert_within, with_gaps, without_gaps};
 
 /// Depths and widths around pairs, vectors and tiles.
 const SIZES: [usize; 11] = [1, 2, 15, 16, 17, 31, 32, 33, 64, 100, 512];
@@ -220,5 +220,130 @@ fn rows_are_whole_lines_and_not_all_on_one_set() {
             let stride = padded_stride(isa, columns);
             assert!(stride >= columns && stride.is_multiple_of(32) && stride / 32 % 2 == 1, "{stride}");
         }
+    }
+}
+
+/// C += Aᵀ·B, with NaN in the gaps between the rows of A and B and in the scratch memory.
+fn check_transposed(isas: &[Isa], rows: usize, m: usize, n: usize, seed: u64) {
+    let mut random = Random(seed);
+    let (a, b) = (rounded(&random.values(rows * m)), rounded(&random.values(rows * n)));
+    let before = random.values(m * n);
+
+    let (exact_a, exact_b, exact_before) = (widen(&widened(&a)), widen(&widened(&b)), widen(&before));
+    // The gradient of a weight [out, in] from x [rows, in] and d [rows, out].
+    let mut exact = dense::pointwise_d_weight(&exact_b, &exact_a, n, m);
+    let mut magnitude = dense::pointwise_d_weight(&magnitudes(&exact_b), &magnitudes(&exact_a), n, m);
+    for ((exact, magnitude), before) in exact.iter_mut().zip(&mut magnitude).zip(exact_before) {
+        *exact += before;
+        *magnitude += before.abs();
+    }
+
+    for &isa in isas {
+        let what = format!("{} transposed {rows}x{m}x{n}", isa.name());
+        let stride = |columns: usize, more: u64| {
+            if more == 0 { padded_stride(isa, columns) } else { columns + more as usize - 1 }
+        };
+        let (a_stride, b_stride) = (stride(m, seed % 3), stride(n, seed / 3 % 3));
+        let c_stride = n + seed as usize % 4;
+        let (spread_a, spread_b) = (spread(&a, m, a_stride), spread(&b, n, b_stride));
+        let mut c = with_gaps(&before, n, c_stride, SENTINEL);
+        let mut scratch = Buffer::zeros(10_000);
+        scratch.fill(f32::NAN);
+        gemm_transposed_accumulate(
+            isa,
+            MatrixRef::new(&spread_a, rows, m, a_stride),
+            MatrixRef::new(&spread_b, rows, n, b_stride),
+            MatrixMut::new(&mut c, m, n, c_stride),
+            &mut scratch,
+        );
+        let found = without_gaps(&c, m, n, c_stride);
+        // As above; where rows are taken in blocks, each adds to C once.
+        assert_within(&what, &found, &exact, &magnitude, rows + rows.div_ceil(32) + 3);
+    }
+}
+
+#[test]
+fn transposed_products() {
+    let isas = every_isa();
+    for m in (1..=40).chain([63, 64, 65, 96]) {
+        for (i, n) in SIZES[..10].iter().copied().enumerate() {
+            let rows = [1, 2, 3, 30, 31, 32, 33, 56, 64, 65, 96][(i * 7 + m) % 11];
+            check_transposed(&isas, rows, m, n, (m * 100 + n) as u64);
+        }
+    }
+}
+
+#[test]
+fn transposed_products_of_many_rows() {
+    let isas = every_isa();
+    for (i, rows) in [448, 511, 512, 513, 1024, 1400].into_iter().enumerate() {
+        check_transposed(&isas, rows, 33, 17, i as u64);
+        check_transposed(&isas, rows, 16, 50, i as u64);
+    }
+}
+
+#[test]
+fn transposed_products_without_rows_change_nothing() {
+    for isa in every_isa() {
+        let mut scratch = Buffer::default();
+        let mut c = [SENTINEL; 6];
+        let none = |columns| MatrixRef::new(&[], 0, columns, columns);
+        gemm_transposed_accumulate(isa, none(2), none(3), MatrixMut::new(&mut c, 2, 3, 3), &mut scratch);
+        assert_eq!(c, [SENTINEL; 6]);
+        let values = [bf16::ONE; 10];
+        let a = MatrixRef::new(&values, 5, 2, 2);
+        let b = MatrixRef::new(&[], 5, 0, 0);
+        gemm_transposed_accumulate(isa, a, b, MatrixMut::new(&mut [], 2, 0, 0), &mut scratch);
+        gemm_transposed_accumulate(isa, b, a, MatrixMut::new(&mut [], 0, 2, 2), &mut scratch);
+    }
+}
+
+#[test]
+fn bits_of_transposed_products_do_not_depend_on_how_the_work_is_cut() {
+    for isa in every_isa() {
+        let (rows, m, n) = (535, 70, 67);
+        let mut random = Random(5);
+        let (a, b) = (rounded(&random.values(rows * m)), rounded(&random.values(rows * n)));
+        let before = random.values(m * n);
+        let mut scratch = Buffer::default();
+        // The columns of A and B from `first` on, into their place in C.
+        let mut add = |c: &mut [f32], (i, parts_m): (usize, usize), (j, parts_n): (usize, usize)| {
+            let a = MatrixRef::new(&a[i..], rows, parts_m, m);
+            let b = MatrixRef::new(&b[j..], rows, parts_n, n);
+            let c = MatrixMut::new(&mut c[i * n + j..], parts_m, parts_n, n);
+            gemm_transposed_accumulate(isa, a, b, c, &mut scratch);
+        };
+        let mut whole = before.clone();
+        add(&mut whole, (0, m), (0, n));
+        for cut in (1..m).step_by(3).chain([16, 32, 48, 64]) {
+            let mut parts = before.clone();
+            add(&mut parts, (0, cut), (0, n));
+            add(&mut parts, (cut, m - cut), (0, n));
+            assert!(parts == whole, "{} cut before row {cut}", isa.name());
+        }
+        for cut in (1..n).step_by(3).chain([16, 32, 48, 64]) {
+            let mut parts = before.clone();
+            add(&mut parts, (0, m), (0, cut));
+            add(&mut parts, (0, m), (cut, n - cut));
+            assert!(parts == whole, "{} cut before column {cut}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn transposed_products_refuse_shapes_that_do_not_fit() {
+    let values = vec![bf16::ONE; 12];
+    for (a, b, c) in [((3, 2), (4, 2), (2, 2)), ((3, 2), (3, 2), (3, 2)), ((3, 2), (3, 2), (2, 3))] {
+        let panic = std::panic::catch_unwind(|| {
+            let mut memory = vec![0.0; 12];
+            gemm_transposed_accumulate(
+                Isa::PORTABLE,
+                MatrixRef::new(&values, a.0, a.1, a.1),
+                MatrixRef::new(&values, b.0, b.1, b.1),
+                MatrixMut::new(&mut memory, c.0, c.1, c.1),
+                &mut Buffer::default(),
+            );
+        });
+        assert!(panic.is_err());
     }
 }

@@ -261,7 +261,7 @@ impl Bias {
 
 /// A configuration of the tile registers, given up when dropped (which lets the processor save less when
 /// threads change).
-struct Configured;
+pub(super) struct Configured;
 
 /// What LDTILECFG reads: palette 1, and for each tile the bytes of a row and the number of rows.
 #[repr(C, align(64))]
@@ -275,7 +275,7 @@ struct Configuration {
 
 impl Configured {
     /// Tiles 0 to 3 (sums) and 4, 5 (A) of `height` rows, 6 and 7 (B) of sixteen pairs of k.
-    unsafe fn new(height: u8) -> Self {
+    pub(super) unsafe fn new(height: u8) -> Self {
         let mut configuration =
             Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
         configuration.row_bytes[..8].fill(TILE_ROW);

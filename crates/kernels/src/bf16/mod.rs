@@ -11,12 +11,15 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_transposed;
 pub mod conv;
 mod packed;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 pub(crate) mod peak;
 mod tile;
+mod transposed;
 mod widened;
 
 use half::bf16;
@@ -28,6 +31,7 @@ use crate::isa::Isa;
 use crate::isa::Kind;
 
 pub use packed::PackedBf16;
+pub use transposed::gemm_transposed_accumulate;
 
 /// C = epilogue(A·B), for the columns of C: `first_column..first_column + c.columns` of B. C is f32, or
 /// bf16 that is rounded once, after bias and clamp in f32.

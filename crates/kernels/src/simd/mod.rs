@@ -272,7 +272,7 @@ pub(crate) use for_channel_groups;
 #[inline(always)]
 pub(crate) unsafe fn load_all<S: Simd, const PARTIAL: bool, const VECTORS: usize>(
     s: S,
-    from: *const f32,
+    from: *const impl Element,
     n: usize,
 ) -> [S::V; VECTORS] {
     // A loop, not `array::from_fn`: a closure that is not inlined would be compiled without the

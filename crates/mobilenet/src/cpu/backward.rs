@@ -10,9 +10,11 @@ use mobilenet_kernels::depthwise;
 use mobilenet_kernels::depthwise_backward::{self, BackwardGeometry, RowGradients};
 use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::parallel::chunks;
-use mobilenet_kernels::{Clamp, im2col, pooling};
+use mobilenet_kernels::{Clamp, Element, element, im2col, pooling};
 
 use super::forward::{State, Training, depthwise_forward, product, source};
+use super::memory::{Maps, MapsIn, Scratch, with_maps};
+use super::precision::Number;
 use super::rows::{Ring, Source, chunk_pixels, images_per_item, room_ahead, windows};
 use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine, Stored};
@@ -21,25 +23,25 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// One layer's gradients on the way back.
-struct Step<'a> {
+struct Step<'a, E> {
     layer: &'a Layer,
     batch: usize,
     /// How this layer was normalised and activated.
     normalisation: Normalisation<'a>,
     correction: Correction<'a>,
     /// This layer's raw output.
-    z: &'a [f32],
+    z: &'a [E],
     /// Gradient of this layer's activated output.
-    d_output: &'a [f32],
+    d_output: &'a [E],
     /// What this layer read.
-    source: Source<'a>,
+    source: Source<'a, E>,
     /// How the layer before was normalised; none for the first layer, which has no input gradient.
     before: Option<Normalisation<'a>>,
 }
 
-impl Step<'_> {
+impl<E: Number> Step<'_, E> {
     /// Gradient of the raw output at `pixels` (over the batch), in rows `stride` apart.
-    fn d_raw(&self, pixels: std::ops::Range<usize>, output: &mut [f32], stride: usize) {
+    fn d_raw<O: Element>(&self, pixels: std::ops::Range<usize>, output: &mut [O], stride: usize) {
         let channels = self.layer.output.channels;
         let range = pixels.start * channels..pixels.end * channels;
         let (d, z) = (&self.d_output[range.clone()], &self.z[range]);
@@ -71,13 +73,19 @@ impl CpuExecutor {
             });
         }
         self.ensure_gradients();
+        with_maps!(self, |this, maps| this.backward_images(maps, d_logits.data(), batch));
+        Ok(())
+    }
+
+    fn backward_images<E: Number>(&mut self, maps: &mut MapsIn<E>, d_logits: &[f32], batch: usize) {
         let start = self.timing.start();
-        self.classifier_backward(d_logits.data(), batch);
+        self.classifier_backward(maps, d_logits, batch);
         self.timing.stop(start, Pass::Backward, CLASSIFIER);
 
         let first = self.frozen.convs;
         let Self { engine, convs, parameters, training, timing, .. } = self;
-        let Training { input, states, layout, block, shared, moments, sums, partials, .. } = training;
+        let Training { states, layout, moments, sums, partials, .. } = training;
+        let MapsIn { input, block, shared, scratch } = maps;
         let (block, shared) = (block.at_least(layout.len), shared.at_least(layout.shared));
         // The depthwise layer whose raw output the shared memory holds.
         let mut at_hand = (first..convs.len()).rfind(|&index| layout.is_shared(index - first));
@@ -90,7 +98,7 @@ impl CpuExecutor {
                     let (values, z) = layout.forward(again - first, input, block, shared);
                     let source = source(engine, convs, again, before(again), values);
                     let (layer, weight) = (&convs[again].layer, &parameters[convs[again].weight].value);
-                    depthwise_forward(engine, layer, source, weight, z, moments);
+                    depthwise_forward(engine, scratch, layer, source, weight, z, moments);
                     at_hand = Some(again);
                 }
             }
@@ -113,18 +121,21 @@ impl CpuExecutor {
             let Stored { value, grad, .. } = &mut parameters[conv.weight];
             let memory = (&mut *partials, &mut *sums);
             let items = match layer.operator {
-                Operator::Depthwise => depthwise_backward(engine, &step, value, grad, d_input, memory),
-                Operator::Pointwise => pointwise_backward(engine, &step, value, grad, d_input, memory),
-                _ => conv_backward(engine, &step, value, grad, d_input, memory),
+                Operator::Depthwise => {
+                    depthwise_backward(engine, scratch, &step, value, grad, d_input, memory)
+                }
+                Operator::Pointwise => {
+                    pointwise_backward(engine, scratch, &step, value, grad, d_input, memory)
+                }
+                _ => conv_backward(engine, scratch, &step, value, grad, d_input, memory),
             };
             merge_sums(sums, items);
             timing.stop(start, Pass::Backward, &layer.name);
         }
-        Ok(())
     }
 
     /// Back through classifier, dropout and pool; takes the sums for the last convolution.
-    fn classifier_backward(&mut self, d_logits: &[f32], batch: usize) {
+    fn classifier_backward<E: Number>(&mut self, maps: &mut MapsIn<E>, d_logits: &[f32], batch: usize) {
         let Self { engine, convs, classifier, parameters, training, .. } = self;
         let isa = engine.isa;
         let (features, outputs) = (classifier.features, classifier.outputs);
@@ -161,7 +172,7 @@ impl CpuExecutor {
         let normalisation = state.normalisation(engine.clamp);
         let last = training.last_output();
         let gradient = training.layout.gradients.last().cloned().unwrap_or(0..0);
-        let (kept, behind) = training.block.at_least(training.layout.len).split_at_mut(gradient.start);
+        let (kept, behind) = maps.block.at_least(training.layout.len).split_at_mut(gradient.start);
         let (z, d_images) = (&kept[last], &mut behind[..gradient.len()]);
         let sums = reset(&mut training.sums, batch, features);
         let parts = (chunks(d_images, shape.len()), chunks(sums, 1));
@@ -191,12 +202,12 @@ fn merge_sums(sums: &mut [GradientSums], items: usize) {
 }
 
 /// Takes the sums of any number of pixels, a few hundred at a time.
-fn add_sums(
+fn add_sums<E: Element>(
     sums: &mut GradientSums,
     isa: mobilenet_kernels::Isa,
     layer: Normalisation,
-    d: &[f32],
-    z: &[f32],
+    d: &[E],
+    z: &[E],
 ) {
     let together = 256 * layer.mean.len();
     for (d, z) in d.chunks(together).zip(z.chunks(together)) {
@@ -239,21 +250,21 @@ fn merge_partials(engine: &mut Engine, partials: &[f32], grad: &mut [f32]) {
 
 type Memory<'a> = (&'a mut mobilenet_kernels::Buffer, &'a mut Vec<GradientSums>);
 
-fn pointwise_backward(
+fn pointwise_backward<E: Number>(
     engine: &mut Engine,
-    step: &Step,
+    scratch: &mut [Scratch<E>],
+    step: &Step<E>,
     weight: &[f32],
     grad: &mut [f32],
-    d_input: &mut [f32],
+    d_input: &mut [E],
     (partials, sums): Memory,
 ) -> usize {
     let isa = engine.isa;
     let (inputs, outputs) = (step.layer.input.channels, step.layer.output.channels);
-    let mut packed = PackedB::new(isa, outputs, inputs);
-    packed.pack(weight);
-    let (input_stride, output_stride) = (gemm::padded_stride(isa, inputs), gemm::padded_stride(isa, outputs));
+    let packed = E::pack_untransposed(isa, (outputs, inputs), weight);
+    let (input_stride, output_stride) = (E::padded_stride(isa, inputs), E::padded_stride(isa, outputs));
     let pixels = step.batch * step.layer.output.pixels();
-    let chunk = chunk_pixels(input_stride + output_stride);
+    let chunk = chunk_pixels::<E>(input_stride + output_stride);
     let ahead = room_ahead(weight.len());
     let wanted = pieces(pixels.div_ceil(chunk), weight.len());
     let per_item = pixels.div_ceil(wanted).next_multiple_of(chunk);
@@ -264,7 +275,7 @@ fn pointwise_backward(
         chunks(partials, weight.len()),
         chunks(reset(sums, items, inputs), 1),
     );
-    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (d_input, partial, sums)| {
+    engine.pool.run(items, scratch, parts, |item, scratch, (d_input, partial, sums)| {
         partial.fill(0.0);
         let input = scratch.input.at_least(chunk * input_stride);
         let d_raw = scratch.gradient.at_least(chunk * output_stride);
@@ -274,31 +285,31 @@ fn pointwise_backward(
             let range = first..first + rows;
             step.d_raw(range.clone(), d_raw, output_stride);
             step.source.load(range.clone(), input, input_stride);
-            let d = MatrixRef::new(d_raw, rows, outputs, output_stride);
+            let d = MatrixRef::new(&*d_raw, rows, outputs, output_stride);
             // What the next chunk reads is asked for while this one is multiplied.
             let next = if ahead { range.end..(range.end + chunk).min(pixels) } else { range.end..range.end };
             let values = next.start * outputs..next.end * outputs;
-            let touched = Ahead([&step.d_output[values.clone()], &step.z[values]]);
-            let output = MatrixMut::new(d_input, rows, inputs, inputs);
-            gemm::gemm_ahead(d, &packed, 0, output, Epilogue::default(), touched);
+            let touched = [&step.d_output[values.clone()], &step.z[values]];
+            E::multiply_ahead(d, &packed, MatrixMut::new(d_input, rows, inputs, inputs), touched);
             if let Some(before) = step.before {
                 sums[0].add_rows(isa, before, d_input, step.source.raw(range));
             }
-            let a = MatrixRef::new(input, rows, inputs, input_stride);
+            let a = MatrixRef::new(&*input, rows, inputs, input_stride);
             let partial = MatrixMut::new(partial, outputs, inputs, inputs);
-            gemm::gemm_transposed_accumulate(isa, d, a, partial, Ahead([step.source.raw(next), &[]]));
+            E::accumulate_transposed(isa, d, a, partial, &mut scratch.product, step.source.raw(next));
         }
     });
     merge_partials(engine, partials, grad);
     items
 }
 
-fn depthwise_backward(
+fn depthwise_backward<E: Number>(
     engine: &mut Engine,
-    step: &Step,
+    scratch: &mut [Scratch<E>],
+    step: &Step<E>,
     weight: &[f32],
     grad: &mut [f32],
-    d_input: &mut [f32],
+    d_input: &mut [E],
     (partials, sums): Memory,
 ) -> usize {
     let isa = engine.isa;
@@ -330,10 +341,10 @@ fn depthwise_backward(
     let identity = Affine { scale: &ones, shift: &zeros };
     let before =
         step.before.unwrap_or(Normalisation { affine: identity, mean: &zeros, clamp: Clamp::IDENTITY });
-    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (d_input, filter, sums)| {
+    engine.pool.run(items, scratch, parts, |item, scratch, (d_input, filter, sums)| {
         filter.fill(0.0);
         let sums = &mut sums[0];
-        let memory = scratch.gradient.at_least(Ring::memory(row_len, layer.dilation));
+        let memory = scratch.rows.at_least(Ring::memory(row_len, layer.dilation));
         let mut gradients = Ring::new(memory, row_len, left, layer.dilation, layer.output.height);
         for (image, d_input) in (item * per_item..).zip(d_input.chunks_exact_mut(layer.input.len())) {
             let source = step.source.image(image);
@@ -374,12 +385,13 @@ fn output_rows(layer: &Layer, y: usize) -> [Option<usize>; 3] {
     })
 }
 
-fn conv_backward(
+fn conv_backward<E: Number>(
     engine: &mut Engine,
-    step: &Step,
+    scratch: &mut [Scratch<E>],
+    step: &Step<E>,
     weight: &[f32],
     grad: &mut [f32],
-    d_input: &mut [f32],
+    d_input: &mut [E],
     (partials, sums): Memory,
 ) -> usize {
     let isa = engine.isa;
@@ -387,9 +399,9 @@ fn conv_backward(
     let windows = windows(layer);
     let (inputs, outputs) = (layer.input.channels, layer.output.channels);
     let patch = windows.patch_len();
-    let packed = step.before.map(|_| pack_conv_back(engine, layer, weight));
-    let (patch_stride, output_stride) = (gemm::padded_stride(isa, patch), gemm::padded_stride(isa, outputs));
-    let chunk = chunk_pixels(patch_stride + output_stride);
+    let packed = step.before.map(|_| pack_conv_back::<E>(engine, layer, weight));
+    let (patch_stride, output_stride) = (E::padded_stride(isa, patch), E::padded_stride(isa, outputs));
+    let chunk = chunk_pixels::<E>(patch_stride + output_stride);
     let wanted = pieces(step.batch, weight.len());
     let per_item = step.batch.div_ceil(wanted);
     let items = step.batch.div_ceil(per_item);
@@ -400,13 +412,13 @@ fn conv_backward(
         chunks(reset(sums, items, inputs), 1),
     );
     let pixels = layer.output.pixels();
-    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (d_input, partial, sums)| {
+    engine.pool.run(items, scratch, parts, |item, scratch, (d_input, partial, sums)| {
         partial.fill(0.0);
         for image in item * per_item..((item + 1) * per_item).min(step.batch) {
             let source = step.source.image(image);
             let padded = scratch.input.at_least(windows.image_len());
             source.load_padded(layer, windows, padded);
-            let d_padded = scratch.output.at_least(windows.image_len());
+            let d_padded = scratch.rows.at_least(windows.image_len());
             d_padded.fill(0.0);
             let patches = scratch.patches.at_least(chunk * patch_stride);
             let d_raw = scratch.gradient.at_least(chunk * output_stride);
@@ -414,14 +426,14 @@ fn conv_backward(
                 let rows = chunk.min(pixels - first);
                 let start = image * pixels + first;
                 step.d_raw(start..start + rows, d_raw, output_stride);
-                let d = MatrixRef::new(d_raw, rows, outputs, output_stride);
+                let d = MatrixRef::new(&*d_raw, rows, outputs, output_stride);
                 im2col::gather(windows, padded, first, rows, patches, patch_stride);
-                let a = MatrixRef::new(patches, rows, patch, patch_stride);
+                let a = MatrixRef::new(&*patches, rows, patch, patch_stride);
                 let partial = MatrixMut::new(partial, outputs, patch, patch);
-                gemm::gemm_transposed_accumulate(isa, d, a, partial, Ahead::default());
+                E::accumulate_transposed(isa, d, a, partial, &mut scratch.product, &[]);
                 if let Some(packed) = &packed {
                     let d_patches = MatrixMut::new(patches, rows, patch, patch_stride);
-                    gemm::gemm(d, packed, 0, d_patches, Epilogue::default());
+                    E::multiply(d, packed, 0, d_patches, Epilogue::default());
                     im2col::scatter_add(windows, patches, patch_stride, first, rows, d_padded);
                 }
             }
@@ -431,7 +443,7 @@ fn conv_backward(
                     &mut d_input[(image - item * per_item) * layer.input.len()..][..layer.input.len()];
                 for (y, row) in d_image.chunks_exact_mut(width).enumerate() {
                     let at = ((y + layer.pads.top) * windows.width + layer.pads.left) * inputs;
-                    row.copy_from_slice(&d_padded[at..at + width]);
+                    element::convert(isa, &d_padded[at..at + width], row);
                 }
                 add_sums(&mut sums[0], isa, before, d_image, source.raw(0..layer.input.pixels()));
             }
@@ -448,9 +460,9 @@ fn conv_backward(
 }
 
 /// The filter of a full convolution for the way back: rows `out`, columns `[ky][kx][in]`.
-fn pack_conv_back(engine: &Engine, layer: &Layer, weight: &[f32]) -> PackedB {
+fn pack_conv_back<E: Number>(engine: &Engine, layer: &Layer, weight: &[f32]) -> E::Packed {
     let inputs = layer.input.channels;
-    let mut packed = PackedB::new(engine.isa, layer.output.channels, 9 * inputs);
-    packed.pack_with(|out, column| weight[(out * inputs + column % inputs) * 9 + column / inputs]);
-    packed
+    E::pack_with(engine.isa, (layer.output.channels, 9 * inputs), |out, column| {
+        weight[(out * inputs + column % inputs) * 9 + column / inputs]
+    })
 }

@@ -4,12 +4,13 @@
 //! while the output is in the cache; normalisation and activation happen when the next layer reads.
 
 use mobilenet_kernels::batch_norm::{Affine, GradientSums, Moments, Normalisation};
-use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::parallel::chunks;
-use mobilenet_kernels::{Buffer, Clamp, Isa, depthwise, im2col, pooling};
+use mobilenet_kernels::{Buffer, Clamp, Isa, depthwise, element, im2col, pooling};
 
 use super::inference::End;
 use super::layout::{Layout, Place};
+use super::memory::{Maps, MapsIn, Scratch, with_maps};
 use super::precision::Number;
 use super::rows::{Ring, Source, chunk_pixels, images_per_item, room_ahead, row_geometry, windows};
 use super::timing::{CLASSIFIER, Pass};
@@ -19,13 +20,11 @@ use crate::error::{Error, Result};
 use crate::rng::Rng;
 use crate::tensor::Tensor;
 
-/// What the forward pass leaves for the backward pass, and memory that both reuse.
+/// What the forward pass leaves for the backward pass, and memory that both reuse, beside [`Maps`].
 #[derive(Debug, Default)]
 pub(super) struct Training {
     /// Images of the last forward pass; 0 when there is none to go back through.
     pub batch: usize,
-    /// What the first layer that is not frozen reads: the images, or an activated feature map.
-    pub input: Buffer,
     pub states: Vec<State>,
     /// `[N, features]` after dropout, rows at [`gemm::padded_stride`].
     pub pooled: Buffer,
@@ -34,10 +33,7 @@ pub(super) struct Training {
     pub moments: Vec<Moments>,
     pub sums: Vec<GradientSums>,
     pub partials: Buffer,
-    /// The raw outputs and the gradients on the way back, at the places of `layout`.
-    pub block: Buffer,
-    /// The raw output that is not kept (see [`super::layout`]).
-    pub shared: Buffer,
+    /// Where the maps are in their block.
     pub layout: Layout,
 }
 
@@ -60,7 +56,7 @@ impl State {
     }
 
     /// This layer's raw output as the next layer reads it.
-    pub fn source<'a>(&'a self, engine: &Engine, layer: &Layer, values: &'a [f32]) -> Source<'a> {
+    pub fn source<'a, E>(&'a self, engine: &Engine, layer: &Layer, values: &'a [E]) -> Source<'a, E> {
         Source {
             isa: engine.isa,
             values,
@@ -112,13 +108,13 @@ impl Training {
 
 /// What layer `index` reads: `values`, the raw output of the layer before with its statistics, or what
 /// the first layer is given.
-pub(super) fn source<'a>(
+pub(super) fn source<'a, E>(
     engine: &Engine,
     convs: &[Conv],
     index: usize,
     before: Option<&'a State>,
-    values: &'a [f32],
-) -> Source<'a> {
+    values: &'a [E],
+) -> Source<'a, E> {
     match before {
         Some(state) => state.source(engine, &convs[index - 1].layer, values),
         None => Source {
@@ -163,20 +159,33 @@ impl CpuExecutor {
                 found: format!("{batch} image(s) with {last} pixel(s); use a larger batch or resolution"),
             });
         }
+        with_maps!(self, |this, maps| this.forward_images(maps, values, batch))
+    }
+
+    fn forward_images<E: Number>(
+        &mut self,
+        maps: &mut MapsIn<E>,
+        images: &[f32],
+        batch: usize,
+    ) -> Result<Tensor> {
+        let frozen = self.frozen;
         let first_len = self.convs[frozen.convs].layer.input.len();
-        let mut first = std::mem::take(&mut self.training.input);
-        let first_input = &mut first.at_least(batch * first_len)[..batch * first_len];
+        let input = &mut maps.input.at_least(batch * first_len)[..batch * first_len];
         if frozen.stages > 0 {
-            self.run_stages(values, batch, frozen.stages, End::Map, first_input, first_len);
+            self.run_stages(images, batch, frozen.stages, End::Map, input, first_len);
         } else {
-            first_input.copy_from_slice(values);
+            let Engine { isa, pool, scratch, .. } = &mut self.engine;
+            pool.run(batch, scratch, chunks(input, first_len), |image, _, to| {
+                element::convert(*isa, &images[image * first_len..][..first_len], to);
+            });
         }
-        self.training.input = first;
+        let MapsIn { input, block, shared, scratch } = &mut *maps;
+        scratch.resize_with(self.engine.pool.threads(), Scratch::default);
         let Self { engine, convs, parameters, training, timing, recompute, .. } = self;
         training.batch = batch;
         training.states.resize_with(convs.len(), State::default);
         training.layout = Layout::new(&convs[frozen.convs..], batch, *recompute);
-        let Training { input, states, layout, block, shared, moments, .. } = training;
+        let Training { states, layout, moments, .. } = training;
         let (block, shared) = (block.at_least(layout.len), shared.at_least(layout.shared));
         let conventions = &self.architecture.conventions;
         for index in frozen.convs..convs.len() {
@@ -190,9 +199,9 @@ impl CpuExecutor {
             let Conv { layer, weight, gamma, beta, running_mean, running_var } = &mut convs[index];
             let weight = &parameters[*weight].value;
             let items = match layer.operator {
-                Operator::Depthwise => depthwise_forward(engine, layer, source, weight, z, moments),
-                Operator::Pointwise => pointwise_forward(engine, layer, source, weight, z, moments),
-                _ => conv_forward(engine, layer, source, weight, z, moments),
+                Operator::Depthwise => depthwise_forward(engine, scratch, layer, source, weight, z, moments),
+                Operator::Pointwise => pointwise_forward(engine, scratch, layer, source, weight, z, moments),
+                _ => conv_forward(engine, scratch, layer, source, weight, z, moments),
             };
             let (first, others) = moments.split_at_mut(1);
             for other in &others[..items - 1] {
@@ -209,7 +218,7 @@ impl CpuExecutor {
             timing.stop(start, Pass::Forward, &layer.name);
         }
         let start = self.timing.start();
-        let logits = self.classify(batch);
+        let logits = self.classify(maps, batch);
         self.timing.stop(start, Pass::Forward, CLASSIFIER);
         logits
     }
@@ -230,7 +239,7 @@ impl CpuExecutor {
     }
 
     /// Pools, drops out and multiplies by the classifier.
-    fn classify(&mut self, batch: usize) -> Result<Tensor> {
+    fn classify<E: Number>(&mut self, maps: &mut MapsIn<E>, batch: usize) -> Result<Tensor> {
         let Self { engine, convs, classifier, training, .. } = self;
         let last = training.last_output();
         let features = classifier.features;
@@ -242,14 +251,14 @@ impl CpuExecutor {
                 found: "none".into(),
             });
         };
-        let source = state.source(engine, &conv.layer, &training.block[last]);
+        let source = state.source(engine, &conv.layer, &maps.block[last]);
         let shape = conv.layer.output;
         let pooled = &mut training.pooled.at_least(batch * stride)[..batch * stride];
-        engine.pool.run(batch, &mut engine.scratch, chunks(pooled, stride), |image, scratch, pooled| {
-            let activated = scratch.input.at_least(shape.len());
+        engine.pool.run(batch, &mut maps.scratch, chunks(pooled, stride), |image, scratch, pooled| {
+            let activated = scratch.rows.at_least(shape.len());
             source.image(image).load(0..shape.pixels(), activated, features);
             scratch.sums.resize(features, 0.0);
-            pooling::global_average(source.isa, activated, &mut scratch.sums, &mut pooled[..features]);
+            pooling::global_average(source.isa, &*activated, &mut scratch.sums, &mut pooled[..features]);
         });
         Ok(self.drop_out_and_multiply(batch))
     }
@@ -307,49 +316,50 @@ fn reset(moments: &mut Vec<Moments>, items: usize, channels: usize) -> &mut [Mom
     moments
 }
 
-fn pointwise_forward(
-    engine: &mut Engine,
+fn pointwise_forward<E: Number>(
+    engine: &Engine,
+    scratch: &mut [Scratch<E>],
     layer: &Layer,
-    source: Source,
+    source: Source<E>,
     weight: &[f32],
-    z: &mut [f32],
+    z: &mut [E],
     moments: &mut Vec<Moments>,
 ) -> usize {
     let isa = engine.isa;
     let (inputs, outputs) = (layer.input.channels, layer.output.channels);
-    let mut packed = PackedB::new(isa, inputs, outputs);
-    packed.pack_transposed(weight);
+    let packed = E::pack(isa, (outputs, inputs), weight, None);
     let pixels = z.len() / outputs;
-    let stride = gemm::padded_stride(isa, inputs);
-    let chunk = chunk_pixels(stride.max(outputs));
+    let stride = E::padded_stride(isa, inputs);
+    let chunk = chunk_pixels::<E>(stride.max(outputs));
     let ahead = room_ahead(weight.len());
     let per_item = pixels.div_ceil(MOST_ITEMS).next_multiple_of(chunk);
     let items = pixels.div_ceil(per_item);
     let parts = (chunks(z, per_item * outputs), chunks(reset(moments, items, outputs), 1));
-    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (z, moments)| {
+    engine.pool.run(items, scratch, parts, |item, scratch, (z, moments)| {
         let input = scratch.input.at_least(chunk * stride);
         for (index, z) in z.chunks_mut(chunk * outputs).enumerate() {
             let first = item * per_item + index * chunk;
             let rows = z.len() / outputs;
             source.load(first..first + rows, input, stride);
-            let a = MatrixRef::new(input, rows, inputs, stride);
+            let a = MatrixRef::new(&*input, rows, inputs, stride);
             // What the next chunk reads is asked for while this one is multiplied.
             let behind = first + rows;
             let next = source.raw(behind..if ahead { (behind + chunk).min(pixels) } else { behind });
             let output = MatrixMut::new(z, rows, outputs, outputs);
-            gemm::gemm_ahead(a, &packed, 0, output, Epilogue::default(), Ahead([next, &[]]));
+            E::multiply_ahead(a, &packed, output, [next, &[]]);
             moments[0].add_rows(isa, z);
         }
     });
     items
 }
 
-pub(super) fn depthwise_forward(
-    engine: &mut Engine,
+pub(super) fn depthwise_forward<E: Number>(
+    engine: &Engine,
+    scratch: &mut [Scratch<E>],
     layer: &Layer,
-    source: Source,
+    source: Source<E>,
     weight: &[f32],
-    z: &mut [f32],
+    z: &mut [E],
     moments: &mut Vec<Moments>,
 ) -> usize {
     let isa = engine.isa;
@@ -362,8 +372,8 @@ pub(super) fn depthwise_forward(
     let per_item = images_per_item(batch);
     let items = batch.div_ceil(per_item);
     let parts = (chunks(z, per_item * layer.output.len()), chunks(reset(moments, items, channels), 1));
-    engine.pool.run(items, &mut engine.scratch, parts, |item, scratch, (z, moments)| {
-        let memory = scratch.input.at_least(Ring::memory(row_len, layer.dilation));
+    engine.pool.run(items, scratch, parts, |item, scratch, (z, moments)| {
+        let memory = scratch.rows.at_least(Ring::memory(row_len, layer.dilation));
         let left = layer.pads.left * geometry.pixel_stride;
         let mut ring = Ring::new(memory, row_len, left, layer.dilation, layer.input.height);
         // Statistics are taken of a few hundred pixels at a time, while they are in the cache.
@@ -413,31 +423,39 @@ pub(super) fn pack_conv<E: Number>(
     E::pack_conv(isa, layer, |row, out| weight((out * inputs + row % inputs) * 9 + row / inputs, out))
 }
 
-fn conv_forward(
-    engine: &mut Engine,
+/// The same for products with patches.
+fn pack_patches<E: Number>(isa: Isa, layer: &Layer, weight: &[f32]) -> E::Packed {
+    let inputs = layer.input.channels;
+    let shape = (9 * inputs, layer.output.channels);
+    E::pack_with(isa, shape, |row, out| weight[(out * inputs + row % inputs) * 9 + row / inputs])
+}
+
+fn conv_forward<E: Number>(
+    engine: &Engine,
+    scratch: &mut [Scratch<E>],
     layer: &Layer,
-    source: Source,
+    source: Source<E>,
     weight: &[f32],
-    z: &mut [f32],
+    z: &mut [E],
     moments: &mut Vec<Moments>,
 ) -> usize {
     let isa = engine.isa;
     let windows = windows(layer);
     let outputs = layer.output.channels;
-    let packed = pack_conv::<f32>(isa, layer, |at, _| weight[at]);
-    let stride = gemm::padded_stride(isa, windows.patch_len());
-    let chunk = chunk_pixels(stride.max(outputs));
+    let packed = pack_patches::<E>(isa, layer, weight);
+    let stride = E::padded_stride(isa, windows.patch_len());
+    let chunk = chunk_pixels::<E>(stride.max(outputs));
     let batch = z.len() / layer.output.len();
     let parts = (chunks(z, layer.output.len()), chunks(reset(moments, batch, outputs), 1));
-    engine.pool.run(batch, &mut engine.scratch, parts, |image, scratch, (z, moments)| {
+    engine.pool.run(batch, scratch, parts, |image, scratch, (z, moments)| {
         let padded = scratch.input.at_least(windows.image_len());
         source.image(image).load_padded(layer, windows, padded);
         let patches = scratch.patches.at_least(chunk * stride);
         for (index, z) in z.chunks_mut(chunk * outputs).enumerate() {
             let rows = z.len() / outputs;
             im2col::gather(windows, padded, index * chunk, rows, patches, stride);
-            let a = MatrixRef::new(patches, rows, windows.patch_len(), stride);
-            gemm::gemm(a, &packed, 0, MatrixMut::new(z, rows, outputs, outputs), Epilogue::default());
+            let a = MatrixRef::new(&*patches, rows, windows.patch_len(), stride);
+            E::multiply(a, &packed, 0, MatrixMut::new(z, rows, outputs, outputs), Epilogue::default());
             moments[0].add_rows(isa, z);
         }
     });

@@ -174,13 +174,13 @@ impl CpuExecutor {
 
     /// Takes each image through the first `stages` stages (at least one) and writes what `end` says
     /// to rows of `output` that are `stride` apart.
-    pub(super) fn run_stages(
+    pub(super) fn run_stages<O: Element>(
         &mut self,
         images: &[f32],
         batch: usize,
         stages: usize,
         end: End,
-        output: &mut [f32],
+        output: &mut [O],
         stride: usize,
     ) {
         let (mut network, inference) = self.inference();

@@ -90,13 +90,13 @@ impl Layout {
     }
 
     /// What layer `index` reads, given what the first one reads, and its raw output, to be written.
-    pub fn forward<'a>(
+    pub fn forward<'a, E>(
         &self,
         index: usize,
-        input: &'a [f32],
-        block: &'a mut [f32],
-        shared: &'a mut [f32],
-    ) -> (&'a [f32], &'a mut [f32]) {
+        input: &'a [E],
+        block: &'a mut [E],
+        shared: &'a mut [E],
+    ) -> (&'a [E], &'a mut [E]) {
         match (index.checked_sub(1).map(|before| &self.outputs[before]), &self.outputs[index]) {
             (None, Place::Kept(output)) => (input, &mut block[output.clone()]),
             (None, Place::Shared(len)) => (input, &mut shared[..*len]),
@@ -112,13 +112,13 @@ impl Layout {
 
     /// For the way back through layer `index`: what it reads, its raw output, the gradient of its
     /// activated output, and that of what it reads, to be written.
-    pub fn backward<'a>(
+    pub fn backward<'a, E>(
         &self,
         index: usize,
-        input: &'a [f32],
-        block: &'a mut [f32],
-        shared: &'a [f32],
-    ) -> (&'a [f32], &'a [f32], &'a [f32], &'a mut [f32]) {
+        input: &'a [E],
+        block: &'a mut [E],
+        shared: &'a [E],
+    ) -> (&'a [E], &'a [E], &'a [E], &'a mut [E]) {
         let end = self.kept[index];
         let (kept, behind) = block.split_at_mut(end);
         let kept = &*kept;
@@ -143,9 +143,9 @@ impl Layout {
     }
 }
 
-/// The values of whole cache lines that hold `len` values.
+/// The values of whole cache lines that hold `len` values, be they of 32 bits or 16.
 fn lines(len: usize) -> usize {
-    len.next_multiple_of(16)
+    len.next_multiple_of(32)
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 //! | file | what |
 //! |---|---|
 //! | `rows.rs` | what the next layer reads: activated rows, padded rows and images |
-//! | `precision.rs` | the types that inference computes in |
+//! | `precision.rs` | the types that a network is computed in |
 //! | `plan.rs` | weights folded and packed for inference |
 //! | `stage.rs` | inference: one block on one thread |
 //! | `strip.rs` | inference: the first blocks, depth first |
 //! | `inference.rs` | inference: the pass over all blocks, on all threads |
+//! | `memory.rs` | the memory of a training step |
 //! | `layout.rs` | where a training step keeps what it remembers |
 //! | `forward.rs` | training mode: raw outputs, batch statistics |
 //! | `backward.rs` | gradients |
@@ -20,6 +21,7 @@ mod backward;
 mod forward;
 mod inference;
 mod layout;
+mod memory;
 mod plan;
 mod precision;
 mod rows;
@@ -28,7 +30,7 @@ mod strip;
 mod timing;
 
 use mobilenet_kernels::parallel::Pool;
-use mobilenet_kernels::{Buffer, Clamp, Isa};
+use mobilenet_kernels::{Clamp, Isa};
 
 use crate::architecture::{Architecture, Layer, Operator};
 use crate::conventions::Activation;
@@ -48,14 +50,15 @@ pub struct CpuOptions {
     /// Instruction set; `None`: what the environment variable `MOBILENET_ISA` asks for, or else
     /// the fastest.
     pub isa: Option<Isa>,
-    /// What inference computes in. (Training computes in f32.)
+    /// What inference and training compute in. What training changes is f32 in either: weights, their
+    /// gradients, statistics.
     pub precision: Precision,
     /// Training computes the raw outputs of depthwise layers again on the way back instead of keeping
     /// them: less memory for more time. Results are the same to the bit.
     pub recompute: bool,
 }
 
-/// Runs a network on the CPU: training in f32, inference in the precision that was asked for.
+/// Runs a network on the CPU, in training and inference, in the precision that was asked for.
 ///
 /// It is `Send` and `Sync`: it can move to another thread, and whatever takes `&self` (its
 /// architecture, a copy of its weights) can be asked for from several. Whatever runs the network
@@ -71,6 +74,7 @@ pub struct CpuExecutor {
     classifier: Classifier,
     parameters: Vec<Stored>,
     training: forward::Training,
+    maps: memory::Maps,
     recompute: bool,
     /// Folded weights, as far as no parameter has changed since they were made, and feature maps.
     inference: inference::Inference,
@@ -104,23 +108,14 @@ impl Input {
     }
 }
 
-/// What every pass needs: the instruction set, the threads and their scratch memory.
+/// What every pass needs: the instruction set and the threads.
 #[derive(Debug)]
 struct Engine {
     isa: Isa,
     pool: Pool,
-    scratch: Vec<Scratch>,
+    /// For the threads' work that needs no memory of its own.
+    scratch: Vec<()>,
     clamp: Clamp,
-}
-
-/// One thread's working memory; every use takes what it needs and finds left-overs in it.
-#[derive(Debug, Default)]
-struct Scratch {
-    input: Buffer,
-    gradient: Buffer,
-    patches: Buffer,
-    output: Buffer,
-    sums: Vec<f64>,
 }
 
 /// A convolution with its batch normalisation: indices into the parameters, and running statistics.
@@ -199,7 +194,7 @@ impl CpuExecutor {
             Activation::Relu => Clamp::RELU,
             Activation::Relu6 => Clamp::RELU6,
         };
-        let scratch = std::iter::repeat_with(Scratch::default).take(threads).collect();
+        let scratch = vec![(); threads];
         let mut executor = Self {
             architecture: architecture.clone(),
             engine: Engine { isa, pool, scratch, clamp },
@@ -207,6 +202,7 @@ impl CpuExecutor {
             classifier: Classifier { features: 0, outputs: 0, weight: 0, bias: 0 },
             parameters: Vec::new(),
             training: forward::Training::default(),
+            maps: memory::Maps::new(options.precision),
             recompute: options.recompute,
             inference: inference::Inference::new(options.precision, isa, clamp, threads),
             dropout_seed: 0,
@@ -222,7 +218,7 @@ impl CpuExecutor {
         self.engine.isa
     }
 
-    /// What inference computes in.
+    /// What inference and training compute in.
     pub fn precision(&self) -> Precision {
         self.inference.precision()
     }

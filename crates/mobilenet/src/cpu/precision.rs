@@ -4,12 +4,13 @@ use half::bf16;
 use mobilenet_kernels::bf16::conv::ConvFilter;
 use mobilenet_kernels::bf16::{self as products, PackedBf16};
 use mobilenet_kernels::conv::{self, ConvGeometry};
-use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::{Buffer, Element, Isa};
 
 use crate::architecture::Layer;
 
-/// What feature maps and the weights of products are kept in while a network runs. Sums are f32.
+/// What feature maps, their gradients and the weights of products are kept in while a network runs. Sums
+/// are f32, and so is what training changes: weights, their gradients, statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// 32 bits: the reference.
@@ -41,7 +42,7 @@ impl std::str::FromStr for Precision {
     }
 }
 
-/// A type that inference can keep its feature maps in, with the product that belongs to it.
+/// A type that feature maps can be kept in, with the products that belong to it.
 pub(super) trait Number: Element {
     /// A product's right side.
     type Packed: std::fmt::Debug + Send + Sync;
@@ -63,8 +64,19 @@ pub(super) trait Number: Element {
         scratch: &mut Buffer<Self>,
     );
 
+    /// Rows of a product's left side, in training, are cut into chunks of multiples of so many: whole
+    /// tiles.
+    const CHUNK_STEP: usize;
+
     /// The weights `shape` = `[n, k]`, each row multiplied with its own factor.
     fn pack(isa: Isa, shape: (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> Self::Packed;
+
+    /// The matrix `shape` = `[k, n]` of weights that lie like that: products with the weights
+    /// `[out, in]` on the way back.
+    fn pack_untransposed(isa: Isa, shape: (usize, usize), weights: &[f32]) -> Self::Packed;
+
+    /// The matrix `shape` = `[k, n]` of `value(row, column)`.
+    fn pack_with(isa: Isa, shape: (usize, usize), value: impl Fn(usize, usize) -> f32) -> Self::Packed;
 
     /// Columns of a product that are computed together.
     fn column_step(isa: Isa) -> usize;
@@ -99,6 +111,20 @@ pub(super) trait Number: Element {
         c: MatrixMut,
         epilogue: Epilogue,
     );
+
+    /// C = A·B. Where it helps, `ahead`, which is read or written next, is asked for meanwhile.
+    fn multiply_ahead(a: MatrixRef<Self>, b: &Self::Packed, c: MatrixMut<Self>, ahead: [&[Self]; 2]);
+
+    /// C += Aᵀ·B over the rows that A and B share, B's at [`Number::padded_stride`]; `scratch` is memory
+    /// to work in, `ahead` as in [`Number::multiply_ahead`].
+    fn accumulate_transposed(
+        isa: Isa,
+        a: MatrixRef<Self>,
+        b: MatrixRef<Self>,
+        c: MatrixMut,
+        scratch: &mut Buffer,
+        ahead: &[Self],
+    );
 }
 
 impl Number for f32 {
@@ -123,12 +149,27 @@ impl Number for f32 {
         conv::convolve_rows(geometry, inputs, filter, first_column, output, epilogue);
     }
 
+    // Whole tiles of 14 rows, and little over for tiles of 6.
+    const CHUNK_STEP: usize = 56;
+
     fn pack(isa: Isa, (n, k): (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> PackedB {
         let mut packed = PackedB::new(isa, k, n);
         match scale {
             Some(scale) => packed.pack_transposed_scaled(weights, scale),
             None => packed.pack_transposed(weights),
         }
+        packed
+    }
+
+    fn pack_untransposed(isa: Isa, (k, n): (usize, usize), weights: &[f32]) -> PackedB {
+        let mut packed = PackedB::new(isa, k, n);
+        packed.pack(weights);
+        packed
+    }
+
+    fn pack_with(isa: Isa, (k, n): (usize, usize), value: impl Fn(usize, usize) -> f32) -> PackedB {
+        let mut packed = PackedB::new(isa, k, n);
+        packed.pack_with(value);
         packed
     }
 
@@ -150,6 +191,21 @@ impl Number for f32 {
 
     fn multiply_to_f32(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
         gemm::gemm(a, b, first_column, c, epilogue);
+    }
+
+    fn multiply_ahead(a: MatrixRef, b: &PackedB, c: MatrixMut, ahead: [&[f32]; 2]) {
+        gemm::gemm_ahead(a, b, 0, c, Epilogue::default(), Ahead(ahead));
+    }
+
+    fn accumulate_transposed(
+        isa: Isa,
+        a: MatrixRef,
+        b: MatrixRef,
+        c: MatrixMut,
+        _: &mut Buffer,
+        ahead: &[f32],
+    ) {
+        gemm::gemm_transposed_accumulate(isa, a, b, c, Ahead([ahead, &[]]));
     }
 }
 
@@ -174,12 +230,27 @@ impl Number for bf16 {
         products::conv::convolve_rows(geometry, inputs, filter, first_column, output, epilogue, scratch);
     }
 
+    // Whole tiles of 16 rows, two by two.
+    const CHUNK_STEP: usize = 64;
+
     fn pack(isa: Isa, (n, k): (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> PackedBf16 {
         let mut packed = PackedBf16::new(isa, k, n);
         match scale {
             Some(scale) => packed.pack_transposed_scaled(weights, scale),
             None => packed.pack_transposed(weights),
         }
+        packed
+    }
+
+    fn pack_untransposed(isa: Isa, (k, n): (usize, usize), weights: &[f32]) -> PackedBf16 {
+        let mut packed = PackedBf16::new(isa, k, n);
+        packed.pack(weights);
+        packed
+    }
+
+    fn pack_with(isa: Isa, (k, n): (usize, usize), value: impl Fn(usize, usize) -> f32) -> PackedBf16 {
+        let mut packed = PackedBf16::new(isa, k, n);
+        packed.pack_with(value);
         packed
     }
 
@@ -213,5 +284,20 @@ impl Number for bf16 {
         epilogue: Epilogue,
     ) {
         products::gemm(a, b, first_column, c, epilogue);
+    }
+
+    fn multiply_ahead(a: MatrixRef<bf16>, b: &PackedBf16, c: MatrixMut<bf16>, _: [&[bf16]; 2]) {
+        mobilenet_kernels::bf16::gemm(a, b, 0, c, Epilogue::default());
+    }
+
+    fn accumulate_transposed(
+        isa: Isa,
+        a: MatrixRef<bf16>,
+        b: MatrixRef<bf16>,
+        c: MatrixMut,
+        scratch: &mut Buffer,
+        _: &[bf16],
+    ) {
+        mobilenet_kernels::bf16::gemm_transposed_accumulate(isa, a, b, c, scratch);
     }
 }

@@ -3,22 +3,23 @@
 use mobilenet_kernels::batch_norm::{self, Affine};
 use mobilenet_kernels::depthwise::{self, RowGeometry};
 use mobilenet_kernels::im2col::Windows;
-use mobilenet_kernels::{Clamp, Isa};
+use mobilenet_kernels::{Clamp, Element, Isa, element};
 
+use super::precision::Number;
 use crate::architecture::{Layer, Shape};
 
 /// A batch of feature maps: raw outputs with what normalises and activates them, or finished ones.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
+pub(super) struct Source<'a, E> {
     pub isa: Isa,
     /// `[N, H, W, C]`
-    pub values: &'a [f32],
+    pub values: &'a [E],
     pub shape: Shape,
     pub affine: Option<Affine<'a>>,
     pub clamp: Clamp,
 }
 
-impl<'a> Source<'a> {
+impl<'a, E: Element> Source<'a, E> {
     /// One image of the batch.
     pub fn image(&self, index: usize) -> Self {
         let len = self.shape.len();
@@ -26,23 +27,23 @@ impl<'a> Source<'a> {
     }
 
     /// The raw values of `pixels`, counted over the whole batch.
-    pub fn raw(&self, pixels: std::ops::Range<usize>) -> &'a [f32] {
+    pub fn raw(&self, pixels: std::ops::Range<usize>) -> &'a [E] {
         let channels = self.shape.channels;
         &self.values[pixels.start * channels..pixels.end * channels]
     }
 
     /// Writes the activated `pixels` to rows of `output` that are `stride` apart.
-    pub fn load(&self, pixels: std::ops::Range<usize>, output: &mut [f32], stride: usize) {
+    pub fn load<O: Element>(&self, pixels: std::ops::Range<usize>, output: &mut [O], stride: usize) {
         let values = self.raw(pixels);
         match self.affine {
             Some(affine) => batch_norm::activate(self.isa, affine, self.clamp, values, output, stride),
             None => {
                 let channels = self.shape.channels;
                 if stride == channels {
-                    output[..values.len()].copy_from_slice(values);
+                    element::convert(self.isa, values, &mut output[..values.len()]);
                 } else {
                     for (to, from) in output.chunks_mut(stride).zip(values.chunks_exact(channels)) {
-                        to[..channels].copy_from_slice(from);
+                        element::convert(self.isa, from, &mut to[..channels]);
                     }
                 }
             }
@@ -50,8 +51,8 @@ impl<'a> Source<'a> {
     }
 
     /// Writes one activated image into a zeroed padded one (see [`windows`]).
-    pub fn load_padded(&self, layer: &Layer, windows: Windows, output: &mut [f32]) {
-        output.fill(0.0);
+    pub fn load_padded<O: Element>(&self, layer: &Layer, windows: Windows, output: &mut [O]) {
+        output.fill(O::default());
         let Shape { height, width, channels } = self.shape;
         let row_len = windows.width * channels;
         for y in 0..height {
@@ -148,9 +149,9 @@ pub(super) fn room_ahead(weights: usize) -> bool {
 }
 
 /// Pixels of a chunk whose rows of `width` values stay in the L2 cache beside what else is there.
-pub(super) fn chunk_pixels(width: usize) -> usize {
-    /// Values: an eighth of a megabyte.
-    const CHUNK: usize = 32 * 1024;
-    // Multiples of 56 are whole tiles of 14 rows and leave little over for tiles of 6.
-    (CHUNK / width.max(1) / 56 * 56).clamp(56, 448)
+pub(super) fn chunk_pixels<E: Number>(width: usize) -> usize {
+    /// Bytes: an eighth of a megabyte.
+    const CHUNK: usize = 128 * 1024;
+    let step = E::CHUNK_STEP;
+    (CHUNK / size_of::<E>() / width.max(1) / step * step).clamp(step, 8 * step)
 }

@@ -1,0 +1,335 @@
+//! C += Aᵀ·B in tiles (AMX-BF16).
+//!
+//! A tile of the left factor is sixteen rows of Aᵀ and 32 of the rows that A and B share, so A's values
+//! must be transposed; a tile of the right one has pairs of B's rows side by side. Both are got ready
+//! 32 rows and 32 columns at a time, one tile beside another: all panels of B once, and those of A in turn, each
+//! just before it is multiplied with all of B's. The sums of two by two tiles are read from C, stay in their
+//! registers over all rows, and are written to C.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use super::amx::{Configured, K_STEP};
+use crate::buffer::Buffer;
+use crate::gemm::{MatrixMut, MatrixRef};
+
+/// Rows, and values in a row, of a tile of C.
+const TILE: usize = 16;
+/// Columns of a panel of A or B: two tiles.
+const WIDTH: usize = 2 * TILE;
+/// Values of a step of a panel.
+const STEP: usize = K_STEP * WIDTH;
+/// Rows that are multiplied at a time: a panel of A and one of B of so many stay in the L1 cache.
+const ROWS: usize = 256;
+
+/// # Safety
+/// AMX-TILE, AMX-BF16, AVX-512F and BW must be present and permitted, and the product's shapes fit.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+pub(super) unsafe fn run(a: MatrixRef<bf16>, b: MatrixRef<bf16>, c: MatrixMut<f32>, scratch: &mut Buffer) {
+    if a.rows == 0 || c.rows == 0 || c.columns == 0 {
+        return;
+    }
+    let blocks = a.rows.div_ceil(ROWS);
+    let rows = a.rows.div_ceil(blocks).next_multiple_of(K_STEP);
+    let panel = rows / K_STEP * STEP;
+    let panels = 1 + c.columns.div_ceil(WIDTH);
+    let packed: *mut bf16 =
+        scratch.at_least((panels * panel * size_of::<bf16>()).div_ceil(size_of::<f32>())).as_mut_ptr().cast();
+    let (packed_a, packed_b) = (packed, packed.wrapping_add(panel));
+    // SAFETY: the instructions are there (the caller's promise). The scratch memory, which is aligned to
+    // lines, has room for a panel of A and all of B's, and each panel for `steps` steps. Row and column
+    // `first`, `i` and `j` are those of matrices that have them, and so many as `Block` says follow.
+    unsafe {
+        let _tiles = Configured::new(TILE as u8);
+        for first in (0..a.rows).step_by(rows) {
+            let rows = rows.min(a.rows - first);
+            let steps = rows.div_ceil(K_STEP);
+            for (j, to) in (0..c.columns).step_by(WIDTH).zip((0..).step_by(panel)) {
+                Block::new(b, first, rows, j).pack(packed_b.wrapping_add(to), pairs);
+            }
+            for i in (0..c.rows).step_by(WIDTH) {
+                Block::new(a, first, rows, i).pack(packed_a, transposed);
+                for (j, from) in (0..c.columns).step_by(WIDTH).zip((0..).step_by(panel)) {
+                    let work = Work { a: packed_a, b: packed_b.wrapping_add(from), steps };
+                    let (rows, columns) = (WIDTH.min(c.rows - i), WIDTH.min(c.columns - j));
+                    let to = c.data.wrapping_add(i * c.stride + j);
+                    if rows.is_multiple_of(TILE) && columns.is_multiple_of(TILE) {
+                        work.add(to, c.stride, rows, columns);
+                    } else {
+                        work.add_at_edge(to, c.stride, rows, columns);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows of a panel's columns of a matrix.
+struct Block {
+    data: *const bf16,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Block {
+    fn new(matrix: MatrixRef<bf16>, first: usize, rows: usize, column: usize) -> Self {
+        Self {
+            data: matrix.data.as_ptr().wrapping_add(first * matrix.stride + column),
+            stride: matrix.stride,
+            rows,
+            columns: WIDTH.min(matrix.columns - column),
+        }
+    }
+
+    /// Brings all steps into the form that `arrange` makes of one, at `to`; what is missing of a step are
+    /// zeros.
+    ///
+    /// # Safety
+    /// The rows must be there, `to` have room for all steps, aligned to lines, and the instructions
+    /// of `arrange` be present.
+    #[inline(always)]
+    unsafe fn pack(self, mut to: *mut bf16, arrange: unsafe fn(*const bf16, usize, *mut bf16)) {
+        for row in (0..self.rows).step_by(K_STEP) {
+            let from = self.data.wrapping_add(row * self.stride);
+            let rows = K_STEP.min(self.rows - row);
+            // SAFETY: the caller's promise; a step that is not whole is copied to where it is.
+            unsafe {
+                if rows == K_STEP && self.columns == WIDTH {
+                    arrange(from, self.stride, to);
+                } else {
+                    let mut whole = Whole([[bf16::ZERO; WIDTH]; K_STEP]);
+                    for (row, to) in whole.0.iter_mut().enumerate().take(rows) {
+                        let from = from.wrapping_add(row * self.stride);
+                        std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), self.columns);
+                    }
+                    arrange(whole.0.as_ptr().cast(), WIDTH, to);
+                }
+            }
+            to = to.wrapping_add(STEP);
+        }
+    }
+}
+
+/// A step of a panel, as it lies in a matrix.
+#[repr(align(64))]
+struct Whole([[bf16; WIDTH]; K_STEP]);
+
+/// A step of B: for each pair of rows the pairs of values of sixteen columns, and the same of the next
+/// sixteen columns.
+///
+/// # Safety
+/// AVX-512F and BW must be present; there must be 32 rows of 32 values, and room for as many at `to`, which
+/// is aligned to lines.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+unsafe fn pairs(from: *const bf16, stride: usize, to: *mut bf16) {
+    let first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+    let second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    for pair in 0..K_STEP / 2 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let even = _mm512_loadu_si512(from.add(2 * pair * stride).cast());
+            let odd = _mm512_loadu_si512(from.add((2 * pair + 1) * stride).cast());
+            // Of each eight columns the first and the last four.
+            let low = _mm512_unpacklo_epi16(even, odd);
+            let high = _mm512_unpackhi_epi16(even, odd);
+            let to = to.add(pair * 2 * TILE);
+            _mm512_store_si512(to.cast(), _mm512_permutex2var_epi64(low, first, high));
+            _mm512_store_si512(to.add(STEP / 2).cast(), _mm512_permutex2var_epi64(low, second, high));
+        }
+    }
+}
+
+/// A step of A: the 32 values of each column, one column after another.
+///
+/// # Safety
+/// As for [`pairs`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+unsafe fn transposed(from: *const bf16, stride: usize, to: *mut bf16) {
+    /// Columns whose values fill a quarter of a vector.
+    const SIDE: usize = 8;
+    for column in (0..WIDTH).step_by(SIDE) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            // Row i of each quarter of the rows: then what is left are transpositions of eight by eight
+            // within the quarters of vectors.
+            let mut rows = [_mm512_setzero_si512(); SIDE];
+            for (i, row) in rows.iter_mut().enumerate() {
+                let at =
+                    |quarter: usize| _mm_loadu_si128(from.add((quarter * SIDE + i) * stride + column).cast());
+                let v = _mm512_castsi128_si512(at(0));
+                let v = _mm512_inserti32x4::<1>(v, at(1));
+                let v = _mm512_inserti32x4::<2>(v, at(2));
+                *row = _mm512_inserti32x4::<3>(v, at(3));
+            }
+            let mut twos = [_mm512_setzero_si512(); SIDE];
+            for i in 0..SIDE / 2 {
+                twos[i] = _mm512_unpacklo_epi16(rows[2 * i], rows[2 * i + 1]);
+                twos[i + 4] = _mm512_unpackhi_epi16(rows[2 * i], rows[2 * i + 1]);
+            }
+            // Two columns each: in `fours[half]` of the first four rows, in `fours[half + 4]` of the others.
+            let mut fours = [_mm512_setzero_si512(); SIDE];
+            for half in 0..2 {
+                for rows in 0..2 {
+                    let (one, other) = (twos[4 * half + 2 * rows], twos[4 * half + 2 * rows + 1]);
+                    fours[4 * rows + 2 * half] = _mm512_unpacklo_epi32(one, other);
+                    fours[4 * rows + 2 * half + 1] = _mm512_unpackhi_epi32(one, other);
+                }
+            }
+            let to = to.add(column * K_STEP);
+            for i in 0..SIDE / 2 {
+                let even = _mm512_unpacklo_epi64(fours[i], fours[i + 4]);
+                let odd = _mm512_unpackhi_epi64(fours[i], fours[i + 4]);
+                _mm512_store_si512(to.add(2 * i * K_STEP).cast(), even);
+                _mm512_store_si512(to.add((2 * i + 1) * K_STEP).cast(), odd);
+            }
+        }
+    }
+}
+
+/// The product of a panel of A and one of B.
+#[derive(Clone, Copy)]
+struct Work {
+    a: *const bf16,
+    b: *const bf16,
+    steps: usize,
+}
+
+/// Sums of two by two tiles.
+#[repr(align(64))]
+struct Sums([[f32; WIDTH]; WIDTH]);
+
+/// Defines a method of [`Work`] that walks all steps: what it reads before, does in each, and writes after.
+macro_rules! walk {
+    ($(#[$doc:meta])* $name:ident: $($load:literal)*; $($step:literal)*; $($store:literal)*) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The tiles must be configured, the panels have the steps, of which there are some, and C its tiles.
+        #[inline(always)]
+        unsafe fn $name(self, c: *mut f32, stride: usize) {
+            // SAFETY: the caller's promise; a step reads 2 KB of each panel.
+            unsafe {
+                asm!(
+                    // Sixteen rows below.
+                    "mov {below}, {stride}",
+                    "shl {below}, 4",
+                    "add {below}, {c}",
+                    $($load,)*
+                    "2:",
+                    $($step,)*
+                    "add {a}, 2048",
+                    "add {b}, 2048",
+                    "dec {steps}",
+                    "jnz 2b",
+                    $($store,)*
+                    a = inout(reg) self.a => _,
+                    b = inout(reg) self.b => _,
+                    steps = inout(reg) self.steps => _,
+                    line = in(reg) 64usize,
+                    c = in(reg) c,
+                    below = out(reg) _,
+                    stride = in(reg) stride * size_of::<f32>(),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+
+impl Work {
+    /// Adds to `rows` × `columns` values of C, one or two whole tiles each.
+    ///
+    /// # Safety
+    /// The tiles must be configured, the panels have the steps, and C the rows and columns.
+    #[inline(always)]
+    unsafe fn add(self, c: *mut f32, stride: usize, rows: usize, columns: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (rows > TILE, columns > TILE) {
+                (true, true) => self.two_by_two(c, stride),
+                (true, false) => self.two_by_one(c, stride),
+                (false, true) => self.one_by_two(c, stride),
+                (false, false) => self.one_by_one(c, stride),
+            }
+        }
+    }
+
+    /// As [`Work::add`], where tiles are not whole.
+    unsafe fn add_at_edge(self, c: *mut f32, stride: usize, rows: usize, columns: usize) {
+        let mut sums = Sums([[0.0; WIDTH]; WIDTH]);
+        // SAFETY: the caller's promise; the sums are whole tiles.
+        unsafe {
+            for (row, sums) in sums.0.iter_mut().enumerate().take(rows) {
+                std::ptr::copy_nonoverlapping(c.add(row * stride), sums.as_mut_ptr(), columns);
+            }
+            self.add(sums.0.as_mut_ptr().cast(), WIDTH, rows, columns);
+            for (row, sums) in sums.0.iter().enumerate().take(rows) {
+                std::ptr::copy_nonoverlapping(sums.as_ptr(), c.add(row * stride), columns);
+            }
+        }
+    }
+
+    walk! {
+        /// Two tile rows, two tile columns.
+        two_by_two:
+        "tileloadd tmm0, [{c} + {stride}]"
+        "tileloadd tmm1, [{c} + {stride} + 64]"
+        "tileloadd tmm2, [{below} + {stride}]"
+        "tileloadd tmm3, [{below} + {stride} + 64]";
+        "tileloadd tmm6, [{b} + {line}]"
+        "tileloadd tmm4, [{a} + {line}]"
+        "tdpbf16ps tmm0, tmm4, tmm6"
+        "tileloadd tmm7, [{b} + {line} + 1024]"
+        "tdpbf16ps tmm1, tmm4, tmm7"
+        "tileloadd tmm5, [{a} + {line} + 1024]"
+        "tdpbf16ps tmm2, tmm5, tmm6"
+        "tdpbf16ps tmm3, tmm5, tmm7";
+        "tilestored [{c} + {stride}], tmm0"
+        "tilestored [{c} + {stride} + 64], tmm1"
+        "tilestored [{below} + {stride}], tmm2"
+        "tilestored [{below} + {stride} + 64], tmm3"
+    }
+
+    walk! {
+        /// Two tile rows, one tile column.
+        two_by_one:
+        "tileloadd tmm0, [{c} + {stride}]"
+        "tileloadd tmm2, [{below} + {stride}]";
+        "tileloadd tmm6, [{b} + {line}]"
+        "tileloadd tmm4, [{a} + {line}]"
+        "tdpbf16ps tmm0, tmm4, tmm6"
+        "tileloadd tmm5, [{a} + {line} + 1024]"
+        "tdpbf16ps tmm2, tmm5, tmm6";
+        "tilestored [{c} + {stride}], tmm0"
+        "tilestored [{below} + {stride}], tmm2"
+    }
+
+    walk! {
+        /// One tile row, two tile columns.
+        one_by_two:
+        "tileloadd tmm0, [{c} + {stride}]"
+        "tileloadd tmm1, [{c} + {stride} + 64]";
+        "tileloadd tmm6, [{b} + {line}]"
+        "tileloadd tmm4, [{a} + {line}]"
+        "tdpbf16ps tmm0, tmm4, tmm6"
+        "tileloadd tmm7, [{b} + {line} + 1024]"
+        "tdpbf16ps tmm1, tmm4, tmm7";
+        "tilestored [{c} + {stride}], tmm0"
+        "tilestored [{c} + {stride} + 64], tmm1"
+    }
+
+    walk! {
+        /// One tile row, one tile column.
+        one_by_one:
+        "tileloadd tmm0, [{c} + {stride}]";
+        "tileloadd tmm6, [{b} + {line}]"
+        "tileloadd tmm4, [{a} + {line}]"
+        "tdpbf16ps tmm0, tmm4, tmm6";
+        "tilestored [{c} + {stride}], tmm0"
+    }
+}

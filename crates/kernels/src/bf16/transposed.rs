@@ -1,0 +1,86 @@
+//! C += Aᵀ·B: the weight gradient of a pointwise convolution.
+//!
+//! Neither matrix is there in the order that a product of pairs needs, so both are brought into another
+//! form first, which takes r·(m + n) steps against the r·m·n of the product.
+
+use half::bf16;
+
+use crate::buffer::Buffer;
+use crate::gemm::{self, Ahead, MatrixMut, MatrixRef};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Kind;
+use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
+
+/// Rows that are brought into another form at a time: what the scratch memory holds.
+const ROWS: usize = 512;
+
+/// C += Aᵀ·B over the rows that A and B share: A is `[r, m]`, B `[r, n]`, C `[m, n]`.
+///
+/// Each element adds its products in an order that depends on r only, so the bits do not depend on how
+/// the columns of A or of B are spread over calls. Any stride will do, and what lies between the rows
+/// has no influence. `scratch` is memory to work in, which grows as needed; what it holds is of no account.
+///
+/// # Panics
+/// If shapes do not fit.
+pub fn gemm_transposed_accumulate(
+    isa: Isa,
+    a: MatrixRef<bf16>,
+    b: MatrixRef<bf16>,
+    c: MatrixMut<f32>,
+    scratch: &mut Buffer,
+) {
+    assert_eq!(a.rows, b.rows, "rows of A against rows of B");
+    assert_eq!(a.columns, c.rows, "columns of A against rows of C");
+    assert_eq!(b.columns, c.columns, "columns of B against columns of C");
+    match isa.0 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Isa` exists only where its instructions do; the shapes fit.
+        Kind::Amx => unsafe { super::amx_transposed::run(a, b, c, scratch) },
+        _ => widened(isa, a, b, c, scratch),
+    }
+}
+
+/// The product in f32 of widened rows.
+fn widened(isa: Isa, a: MatrixRef<bf16>, b: MatrixRef<bf16>, mut c: MatrixMut<f32>, scratch: &mut Buffer) {
+    let strides = [a, b].map(|matrix| gemm::padded_stride(isa, matrix.columns));
+    let most = ROWS.min(a.rows);
+    let (wide_a, wide_b) = scratch.at_least(most * (strides[0] + strides[1])).split_at_mut(most * strides[0]);
+    for first in (0..a.rows).step_by(ROWS) {
+        let rows = ROWS.min(a.rows - first);
+        let [a, b] =
+            [(a, &mut *wide_a, strides[0]), (b, &mut *wide_b, strides[1])].map(|(from, to, stride)| {
+                assert!(from.columns <= stride && rows * stride <= to.len());
+                // SAFETY: the constructor checked the extent of `from`, and the line above that of `to`.
+                unsafe { dispatch(isa, Widen { from, first, rows, to: to.as_mut_ptr(), stride }) };
+                MatrixRef::new(&*to, rows, from.columns, stride)
+            });
+        gemm::gemm_transposed_accumulate(isa, a, b, c.reborrow(), Ahead::default());
+    }
+}
+
+/// Copies `rows` rows from `first` on, in f32, to where they are `stride` apart.
+struct Widen<'a> {
+    from: MatrixRef<'a, bf16>,
+    first: usize,
+    rows: usize,
+    to: *mut f32,
+    stride: usize,
+}
+
+impl Kernel for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        for row in 0..self.rows {
+            let from = self.from.data.as_ptr().wrapping_add((self.first + row) * self.from.stride);
+            let to = self.to.wrapping_add(row * self.stride);
+            // SAFETY: both have the row, of as many columns.
+            for_channel_blocks!(S, self.from.columns, |at, n, PARTIAL| unsafe {
+                let values = simd::load::<S, PARTIAL>(s, from.add(at), n);
+                simd::store::<S, PARTIAL>(s, to.add(at), values, n);
+            });
+        }
+    }
+}
