@@ -78,7 +78,7 @@ fn time<E: Element>(
                 })
             });
             let epilogue = RowEpilogue { bias: &bias, clamp: Clamp::RELU };
-            convolve_rows(isa, geometry, &rows[..count], &taps, Some(epilogue), output);
+            convolve_rows(isa, geometry, &rows[..count], &taps, Some(epilogue), output, &[]);
         }
         times.push(begin.elapsed().as_secs_f64());
     }

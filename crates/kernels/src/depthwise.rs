@@ -10,6 +10,7 @@
 use crate::activation::Clamp;
 use crate::element::Element;
 use crate::isa::Isa;
+use crate::prefetch::prefetch;
 use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
 
 /// Taps of the filter.
@@ -116,11 +117,13 @@ pub fn convolve_row<E: Element, O: Element>(
     epilogue: Option<RowEpilogue>,
     output: &mut [O],
 ) {
-    convolve_rows(isa, geometry, &[rows], weights, epilogue, output);
+    convolve_rows(isa, geometry, &[rows], weights, epilogue, output, &[]);
 }
 
 /// Output rows that follow one another, each from three input rows (see [`convolve_row`]). Together
 /// they are faster: an input row that several of them read comes into the first-level cache once.
+///
+/// `ahead` is asked for into the second-level cache meanwhile: the arithmetic leaves the memory idle.
 ///
 /// # Panics
 /// If a length does not fit `geometry`.
@@ -131,6 +134,7 @@ pub fn convolve_rows<E: Element, O: Element>(
     weights: &[f32],
     epilogue: Option<RowEpilogue>,
     output: &mut [O],
+    ahead: &[E],
 ) {
     let row = geometry.outputs * geometry.output_stride;
     assert_eq!(output.len(), inputs.len() * row, "one output row for each three input rows");
@@ -141,7 +145,7 @@ pub fn convolve_rows<E: Element, O: Element>(
         assert_eq!(epilogue.bias.len(), geometry.channels, "one bias a channel");
     }
     // SAFETY: the lengths are as `geometry` needs them.
-    unsafe { dispatch(isa, ConvolveRows { geometry, inputs, weights, epilogue, output }) }
+    unsafe { dispatch(isa, ConvolveRows { geometry, inputs, weights, epilogue, output, ahead }) }
 }
 
 struct ConvolveRows<'a, E, O> {
@@ -150,6 +154,7 @@ struct ConvolveRows<'a, E, O> {
     weights: &'a [f32],
     epilogue: Option<RowEpilogue<'a>>,
     output: &'a mut [O],
+    ahead: &'a [E],
 }
 
 impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
@@ -158,7 +163,7 @@ impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { geometry, inputs, weights, epilogue, output } = self;
+        let Self { geometry, inputs, weights, epilogue, output, ahead } = self;
         let RowGeometry { outputs, channels, output_stride, stride, dilation, .. } = geometry;
         if outputs == 0 {
             return;
@@ -172,9 +177,13 @@ impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
         } else {
             channels
         };
+        // Asked for evenly.
+        let turns = channels.div_ceil(together) * inputs.len();
+        let mut ahead = ahead.chunks(ahead.len().div_ceil(turns.max(1)).max(1));
         for first in (0..channels).step_by(together) {
             let channels = first..channels.min(first + together);
             for (index, &rows) in inputs.iter().enumerate() {
+                prefetch(ahead.next().unwrap_or_default());
                 let output = output[index * outputs * output_stride..].as_mut_ptr();
                 let mut row = ConvolveRow { geometry, rows, weights, epilogue, output };
                 // SAFETY: `convolve_rows` checked every length.

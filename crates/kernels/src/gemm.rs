@@ -206,9 +206,9 @@ impl PackedB {
         }
     }
 
-    /// What a product reads first for the columns from `column` on, the first of its panel.
-    pub fn first_panel(&self, column: usize) -> &[f32] {
-        &self.data[column * self.k..][..self.k * panel_width(self.isa)]
+    /// What a product reads for the columns from `column` on, the first of its panel.
+    pub fn panels(&self, column: usize) -> &[f32] {
+        &self.data[column * self.k..]
     }
 
     /// Number of rows.

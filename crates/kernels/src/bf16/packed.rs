@@ -116,9 +116,9 @@ impl PackedBf16 {
         self.data[column * self.depth()..].as_ptr()
     }
 
-    /// What a product reads first for the columns from `column` on, the first of its panel.
-    pub fn first_panel(&self, column: usize) -> &[bf16] {
-        &self.data[column * self.depth()..][..self.depth() * panel_width(self.isa)]
+    /// What a product reads for the columns from `column` on, the first of its panel.
+    pub fn panels(&self, column: usize) -> &[bf16] {
+        &self.data[column * self.depth()..]
     }
 
     /// Number of rows.

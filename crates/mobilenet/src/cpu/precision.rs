@@ -72,6 +72,10 @@ pub(super) trait Number: Element {
     /// there are: their weights are many beside their pixels.
     const FEW_PIXELS: usize;
 
+    /// Feature maps of more values than this do not stay in the second-level cache beside the weights
+    /// and the map before: see `strip.rs`.
+    const LARGE_MAP: usize;
+
     /// The weights `shape` = `[n, k]`, each row multiplied with its own factor.
     fn pack(isa: Isa, shape: (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> Self::Packed;
 
@@ -95,8 +99,8 @@ pub(super) trait Number: Element {
         if channels < 8 * line { channels } else { (channels.div_ceil(line) | 1) * line }
     }
 
-    /// What a product reads first of its right side, for the columns from `column` on.
-    fn first_panel(packed: &Self::Packed, column: usize) -> &[Self];
+    /// What a product reads of its right side for the columns from `column` on.
+    fn panels(packed: &Self::Packed, column: usize) -> &[Self];
 
     /// See [`gemm::gemm`].
     fn multiply(
@@ -136,6 +140,8 @@ impl Number for f32 {
     type ConvFilter = PackedB;
 
     const FEW_PIXELS: usize = 49;
+    // 1.2 MB.
+    const LARGE_MAP: usize = 300 * 1024;
 
     fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> PackedB {
         let mut packed = PackedB::new(isa, 9 * layer.input.channels, layer.output.channels);
@@ -187,8 +193,8 @@ impl Number for f32 {
         gemm::padded_stride(isa, columns)
     }
 
-    fn first_panel(packed: &PackedB, column: usize) -> &[f32] {
-        packed.first_panel(column)
+    fn panels(packed: &PackedB, column: usize) -> &[f32] {
+        packed.panels(column)
     }
 
     fn multiply(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
@@ -221,6 +227,9 @@ impl Number for bf16 {
 
     // (Maps are half as large, and with tiles weights are soon what is waited for.)
     const FEW_PIXELS: usize = 196;
+    // None: half of such a map stays in each of two caches, and tiles, which sleep after a few tenths of a
+    // microsecond and take as long to wake, want more work at a time than a few rows.
+    const LARGE_MAP: usize = usize::MAX;
 
     fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> ConvFilter {
         let geometry = (layer.input.channels, layer.dilation);
@@ -271,8 +280,8 @@ impl Number for bf16 {
         products::padded_stride(isa, columns)
     }
 
-    fn first_panel(packed: &PackedBf16, column: usize) -> &[bf16] {
-        packed.first_panel(column)
+    fn panels(packed: &PackedBf16, column: usize) -> &[bf16] {
+        packed.panels(column)
     }
 
     fn multiply(

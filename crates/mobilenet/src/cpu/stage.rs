@@ -8,7 +8,6 @@ use std::ops::Range;
 use mobilenet_kernels::conv::ConvGeometry;
 use mobilenet_kernels::depthwise::{self, Present, RowEpilogue, RowGeometry};
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef};
-use mobilenet_kernels::prefetch::prefetch;
 use mobilenet_kernels::{Buffer, Isa};
 
 use super::forward::ring_rows;
@@ -94,6 +93,10 @@ impl<E> Padded<E> {
 
 /// Most rows of a full convolution at a time.
 const MOST_ROWS: usize = 16;
+
+/// Values of the weights that are asked for while one depthwise output is computed: what the memory gives
+/// in that time.
+const AHEAD: usize = 2;
 
 /// Rows of a depthwise convolution at a time.
 const ROWS: usize = 2;
@@ -185,9 +188,10 @@ impl<E: Number> Stage<E> {
                 let stride = self.patch_stride(plan.isa);
                 let patches = patches.at_least(pixels * stride);
                 let ahead = match &self.filter {
-                    Filter::Pointwise(filter) => E::first_panel(filter, first_column),
+                    Filter::Pointwise(filter) => E::panels(filter, first_column),
                     Filter::Full(_) => &[],
                 };
+                let ahead = &ahead[..ahead.len().min(AHEAD * pixels * self.layer.input.channels)];
                 depthwise.rows(plan, input, rows, (patches, stride), ahead);
                 return self.multiply(plan, patches, pixels, (first_column, output));
             }
@@ -282,7 +286,6 @@ impl Depthwise {
         for (y, output) in
             rows.clone().step_by(ROWS).zip(output.chunks_mut(ROWS * layer.output.width * stride))
         {
-            prefetch(ahead.next().unwrap_or_default());
             let count = ROWS.min(rows.end - y);
             let last = ring_rows(layer, y + count - 1)[2];
             input.make((last + 1).clamp(0, height as isize) as usize);
@@ -293,7 +296,16 @@ impl Depthwise {
                     _ => &plan.zeros[..row_len],
                 });
             }
-            depthwise::convolve_rows(plan.isa, geometry, &inputs[..count], taps, Some(epilogue), output);
+            let ahead = ahead.next().unwrap_or_default();
+            depthwise::convolve_rows(
+                plan.isa,
+                geometry,
+                &inputs[..count],
+                taps,
+                Some(epilogue),
+                output,
+                ahead,
+            );
         }
     }
 }

@@ -11,13 +11,9 @@ use super::precision::Number;
 use super::stage::{Input, Map, Padded, Rows};
 use crate::architecture::Shape;
 
-/// Feature maps of more values than this do not stay in the second-level cache beside the weights
-/// and the map before: 1.2 MB.
-const LARGE: usize = 300 * 1024;
-
 /// How many of `stages` to take depth first: those up to the last that writes a large map, at least one.
 pub(super) fn depth_first<E: Number>(stages: &[Stage<E>]) -> usize {
-    stages.iter().rposition(|stage| stage.layer.output.len() > LARGE).map_or(1, |last| last + 1)
+    stages.iter().rposition(|stage| stage.layer.output.len() > E::LARGE_MAP).map_or(1, |last| last + 1)
 }
 
 /// What one stage keeps while an image's rows are made.
