@@ -64,6 +64,7 @@ struct Activate<'a, E, O> {
 
 impl<E: Element, O: Element> Kernel for Activate<'_, E, O> {
     type Output = ();
+    const BF16: bool = E::BF16 || O::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
@@ -214,6 +215,7 @@ struct ShiftedSums<'a, E> {
 
 impl<E: Element> Kernel for ShiftedSums<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
@@ -371,6 +373,7 @@ struct GradientLanes<'a, E> {
 
 impl<E: Element> Kernel for GradientLanes<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
@@ -450,6 +453,7 @@ struct Backward<'a, E, O> {
 
 impl<E: Element, O: Element> Kernel for Backward<'_, E, O> {
     type Output = ();
+    const BF16: bool = E::BF16 || O::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {

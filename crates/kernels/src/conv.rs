@@ -3,6 +3,7 @@
 
 use crate::element::Element;
 use crate::gemm::{Epilogue, MatrixMut, PackedB, Tile, panel_width};
+use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, TILE_VECTORS, dispatch};
 
 /// How a row of output pixels reads a padded input row without gaps between its pixels: output x,
@@ -49,17 +50,27 @@ pub fn convolve_rows<C: Element>(
         assert!(row.len() >= needed, "padded row of {} values, {needed} needed", row.len());
     }
     assert_eq!(output.rows, inputs.len() * geometry.outputs, "rows of pixels of the output");
-    let step = panel_width(filter.isa);
-    assert!(
-        first_column.is_multiple_of(step) && first_column + output.columns <= filter.n(),
-        "columns of the output against the filter's"
-    );
-    if let Some(bias) = epilogue.bias {
-        assert_eq!(bias.len(), filter.n(), "values of the bias against columns of the filter");
-    }
+    check_columns(filter.isa, filter.n(), first_column, output.columns, epilogue.bias);
     // SAFETY: the rows are as long as the geometry needs; the filter's panels from `first_column` on
     // cover the output's columns, and so does the bias.
     unsafe { dispatch(filter.isa, ConvolveRows { geometry, inputs, filter, first_column, output, epilogue }) }
+}
+
+/// That the filter's `outputs` cover the columns from `first_column` on, and the bias too.
+pub(crate) fn check_columns(
+    isa: Isa,
+    outputs: usize,
+    first_column: usize,
+    columns: usize,
+    bias: Option<&[f32]>,
+) {
+    assert!(
+        first_column.is_multiple_of(panel_width(isa)) && first_column + columns <= outputs,
+        "columns of the output against the filter's"
+    );
+    if let Some(bias) = bias {
+        assert_eq!(bias.len(), outputs, "values of the bias against columns of the filter");
+    }
 }
 
 struct ConvolveRows<'a, C> {
@@ -73,6 +84,7 @@ struct ConvolveRows<'a, C> {
 
 impl<C: Element> Kernel for ConvolveRows<'_, C> {
     type Output = ();
+    const BF16: bool = C::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {

@@ -154,6 +154,7 @@ struct ConvolveRows<'a, E, O> {
 
 impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
     type Output = ();
+    const BF16: bool = E::BF16 || O::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {

@@ -116,6 +116,7 @@ struct BackwardRow<'a, E> {
 
 impl<E: Element> Kernel for BackwardRow<'_, E> {
     type Output = ();
+    const BF16: bool = E::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self, s: S) {

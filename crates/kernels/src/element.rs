@@ -34,13 +34,13 @@ impl Element for bf16 {
     }
 }
 
-/// Copies values from one type to another, each to the nearest.
+/// Converts values, as many as there are of either.
 ///
 /// # Panics
-/// If there are not as many of both.
+/// If there are not equally many.
 pub fn convert<E: Element, O: Element>(isa: Isa, from: &[E], to: &mut [O]) {
     assert_eq!(from.len(), to.len(), "values to convert");
-    // SAFETY: there are as many of both.
+    // SAFETY: there are equally many.
     unsafe { dispatch(isa, Convert { from, to }) }
 }
 
@@ -51,15 +51,16 @@ struct Convert<'a, E, O> {
 
 impl<E: Element, O: Element> Kernel for Convert<'_, E, O> {
     type Output = ();
+    const BF16: bool = E::BF16 || O::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { from, to } = self;
-        // SAFETY: `convert` checked the lengths.
+        let (from, to) = (self.from.as_ptr(), self.to.as_mut_ptr());
+        // SAFETY: there are as many values as `from` has (the caller's promise).
         unsafe {
-            for_channel_blocks!(S, from.len(), |at, n, PARTIAL| {
-                let values = simd::load::<S, PARTIAL>(s, from.as_ptr().add(at), n);
-                simd::store::<S, PARTIAL>(s, to.as_mut_ptr().add(at), values, n);
+            for_channel_blocks!(S, self.from.len(), |at, n, PARTIAL| {
+                let v = simd::load::<S, PARTIAL>(s, from.add(at), n);
+                simd::store::<S, PARTIAL>(s, to.add(at), v, n);
             });
         }
     }
@@ -75,8 +76,11 @@ pub(crate) mod sealed {
 
     /// Vectors of f32 from stored values and back: [`Simd`]'s loads and stores.
     pub trait Vectors: Sized {
+        const BF16: bool;
         unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V;
         unsafe fn store<S: Simd>(s: S, to: *mut Self, v: S::V);
+        /// Two vectors side by side.
+        unsafe fn store_pair<S: Simd>(s: S, to: *mut Self, left: S::V, right: S::V);
         unsafe fn load_n<S: Simd>(s: S, from: *const Self, n: usize) -> S::V;
         unsafe fn store_n<S: Simd>(s: S, to: *mut Self, v: S::V, n: usize);
     }
@@ -84,6 +88,15 @@ pub(crate) mod sealed {
     // SAFETY (of every block below): the caller's promises are those of `Simd`'s methods.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Vectors for f32 {
+        const BF16: bool = false;
+
+        #[inline(always)]
+        unsafe fn store_pair<S: Simd>(s: S, to: *mut Self, left: S::V, right: S::V) {
+            unsafe {
+                s.store(to, left);
+                s.store(to.add(S::LANES), right);
+            }
+        }
         #[inline(always)]
         unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V {
             unsafe { s.load(from) }
@@ -104,6 +117,12 @@ pub(crate) mod sealed {
 
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Vectors for bf16 {
+        const BF16: bool = true;
+
+        #[inline(always)]
+        unsafe fn store_pair<S: Simd>(s: S, to: *mut Self, left: S::V, right: S::V) {
+            unsafe { s.store_bf16_pair(to, left, right) }
+        }
         #[inline(always)]
         unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V {
             unsafe { s.load_bf16(from) }

@@ -15,7 +15,7 @@ use crate::buffer::Buffer;
 use crate::element::Element;
 use crate::isa::Isa;
 use crate::parallel::Parts;
-use crate::simd::{self, Kernel, Simd, TILE_VECTORS, dispatch};
+use crate::simd::{self, Kernel, Simd, TILE_VECTORS, TileWalk, dispatch};
 
 /// Steps of k that a tile walks at a time: a panel of B of this depth stays in the L1 cache.
 const K_BLOCK: usize = 512;
@@ -204,6 +204,11 @@ impl PackedB {
                 }
             }
         }
+    }
+
+    /// What a product reads first for the columns from `column` on, the first of its panel.
+    pub fn first_panel(&self, column: usize) -> &[f32] {
+        &self.data[column * self.k..][..self.k * panel_width(self.isa)]
     }
 
     /// Number of rows.
@@ -515,43 +520,42 @@ impl Tile {
         a: usize,
         b: *const f32,
         c: *mut C,
-        (mut ahead, mut next): (*const f32, *const f32),
+        (ahead, next): (*const f32, *const f32),
         (ahead_step, next_step): (usize, usize),
     ) {
         // SAFETY: all addresses lie within the matrices whose extents the callers of `gemm` and
         // `gemm_transposed_accumulate` checked; B is readable for whole tiles; C is touched for
         // `columns` columns only.
         unsafe {
-            let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
-            let mut b_at = b;
-            for segment in segments {
-                let mut a_at = segment.wrapping_add(a);
-                let mut left = self.steps;
-                while S::LANE_STEPS > 0 && self.a_row > 1 && self.a_step == 1 && left >= S::LANE_STEPS {
-                    s.lane_steps::<ROWS, VECTORS>(&mut sums, (a_at, self.a_row), (b_at, self.b_step));
-                    for _ in 0..S::LANE_STEPS {
-                        s.prefetch(ahead);
-                        ahead = ahead.wrapping_add(ahead_step);
-                    }
-                    a_at = a_at.wrapping_add(S::LANE_STEPS);
-                    b_at = b_at.wrapping_add(S::LANE_STEPS * self.b_step);
-                    left -= S::LANE_STEPS;
+            let walk = TileWalk {
+                segments,
+                steps: self.steps,
+                a,
+                a_row: self.a_row,
+                a_step: self.a_step,
+                b,
+                b_step: self.b_step,
+                ahead,
+                ahead_step,
+                next,
+                next_step,
+            };
+            let sums = s.tile::<ROWS, VECTORS>(walk);
+            if !self.accumulate && self.columns >= VECTORS * S::LANES {
+                // The usual end, with what all rows share loaded once.
+                let mut bias = [s.splat(0.0); VECTORS];
+                if let Some(from) = self.bias {
+                    bias = simd::load_all::<S, false, VECTORS>(s, from, S::LANES);
                 }
-                for _ in 0..left {
-                    let columns = simd::load_all::<S, false, VECTORS>(s, b_at, S::LANES);
-                    for (row, sums) in sums.iter_mut().enumerate() {
-                        let scalar = s.splat(*a_at.add(row * self.a_row));
-                        for (sum, column) in sums.iter_mut().zip(columns) {
-                            *sum = s.mul_add(scalar, column, *sum);
-                        }
+                let Clamp { low, high } = self.clamp.unwrap_or(Clamp::IDENTITY);
+                let (low, high) = (s.splat(low), s.splat(high));
+                for (row, sums) in sums.into_iter().enumerate() {
+                    for (v, sum) in sums.into_iter().enumerate() {
+                        let sum = s.clamp(s.add(sum, bias[v]), low, high);
+                        simd::store::<S, false>(s, c.add(row * self.c_row + v * S::LANES), sum, S::LANES);
                     }
-                    s.prefetch(ahead);
-                    s.prefetch(next);
-                    ahead = ahead.wrapping_add(ahead_step);
-                    next = next.wrapping_add(next_step);
-                    a_at = a_at.wrapping_add(self.a_step);
-                    b_at = b_at.wrapping_add(self.b_step);
                 }
+                return;
             }
             for (row, sums) in sums.into_iter().enumerate() {
                 for (v, sum) in sums.into_iter().enumerate() {

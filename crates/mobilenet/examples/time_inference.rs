@@ -1,25 +1,27 @@
 //! Times inference of a network with random weights, layer by layer if asked.
 //!
-//!     cargo run --release -p mobilenet --example time_inference -- THREADS BATCH SECONDS [layers]
+//!     cargo run --release -p mobilenet --example time_inference -- THREADS BATCH SECONDS [layers] [small] [bf16]
 #![allow(missing_docs)]
 
 use std::time::{Duration, Instant};
 
-use mobilenet::cpu::{CpuExecutor, CpuOptions};
+use mobilenet::cpu::{CpuExecutor, CpuOptions, Precision};
 use mobilenet::{Architecture, Executor, Tensor, Weights};
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| args[at].parse::<f64>().unwrap();
     let (threads, batch, seconds) = (number(0) as usize, number(1) as usize, number(2));
-    let layers = args.get(3).is_some_and(|arg| arg == "layers");
+    let asked = |word: &str| args[3..].iter().any(|arg| arg == word);
+    let layers = asked("layers");
     let mut architecture = Architecture::default();
-    if args.get(3).is_some_and(|arg| arg == "small") {
+    if asked("small") {
         architecture.width_multiplier = 0.25;
         architecture.resolution = 128;
     }
     let weights = Weights::random(&architecture, 0).unwrap();
-    let options = CpuOptions { threads: Some(threads), ..CpuOptions::default() };
+    let precision = if asked("bf16") { Precision::Bf16 } else { Precision::F32 };
+    let options = CpuOptions { threads: Some(threads), precision, ..CpuOptions::default() };
     let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
     let r = architecture.resolution;
     let pixels = (0..batch * r * r * 3).map(|i| ((i * 7919) % 1021) as f32 / 510.0 - 1.0).collect();

@@ -5,23 +5,29 @@
 //! the activations, and two the same of 2·16 columns of B from its panel, in which the pairs of k lie side
 //! by side. The sums stay in their registers over all of k.
 //!
-//! The heights of all tile rows are equal, so that tiles are configured once a product: where they do not
-//! divide the rows, the last tile row begins earlier and computes some of the rows before it again, to
-//! the same bits.
+//! The heights of all tile rows are equal, so that tiles are configured once a product.
 
 use std::arch::asm;
+use std::mem::MaybeUninit;
 
 use half::bf16;
 
-use super::Product;
 use super::tile::End;
+use super::{PackedBf16, Product};
 use crate::element::Element;
+use crate::gemm::{Epilogue, MatrixMut, MatrixRef};
+use crate::simd::Simd;
 use crate::simd::avx512::Avx512;
 
 /// Values of k in a tile of A or B.
 pub(super) const K_STEP: usize = 32;
+/// Values of k that are gone through at a time: a panel of B of this depth stays in the L1 cache beside
+/// two tile rows of A.
+const K_BLOCK: usize = 8 * K_STEP;
+/// Pairs of tile rows whose sums wait for the next block of k.
+const GROUP: usize = 4;
 /// The most rows of a tile.
-const TILE_ROWS: usize = 16;
+pub(super) const TILE_ROWS: usize = 16;
 /// Bytes of a row of a tile.
 const TILE_ROW: u16 = 64;
 /// Columns of a panel: two tiles.
@@ -29,70 +35,227 @@ const WIDTH: usize = 32;
 /// Values of a cache line.
 const LINE: usize = 32;
 
+/// Where the tile rows of A begin. All have the same number of rows, at most [`TILE_ROWS`].
+pub(super) trait TileRows {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// Rows of each.
+    fn height(&self) -> usize;
+    /// Values from row to row of A.
+    fn stride(&self) -> usize;
+    /// Pieces of k, which B has one behind the other,
+    fn segments(&self) -> usize;
+    /// and values in each of them.
+    fn k(&self) -> usize;
+    /// Of a tile row: its first row in C,
+    fn row(&self, tile: usize) -> usize;
+    /// and where it begins in A.
+    fn start(&self, tile: usize, segment: usize) -> *const bf16;
+}
+
+/// The rows of a matrix. Where `height` does not divide them, the last tile row begins earlier and
+/// computes some of those before it again, to the same bits.
+struct Rows<'a> {
+    matrix: MatrixRef<'a, bf16>,
+    count: usize,
+    height: usize,
+}
+
+impl TileRows for Rows<'_> {
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    #[inline(always)]
+    fn height(&self) -> usize {
+        self.height
+    }
+
+    #[inline(always)]
+    fn stride(&self) -> usize {
+        self.matrix.stride
+    }
+
+    #[inline(always)]
+    fn segments(&self) -> usize {
+        1
+    }
+
+    #[inline(always)]
+    fn k(&self) -> usize {
+        self.matrix.columns
+    }
+
+    #[inline(always)]
+    fn row(&self, tile: usize) -> usize {
+        (tile * self.height).min(self.matrix.rows - self.height)
+    }
+
+    #[inline(always)]
+    fn start(&self, tile: usize, _: usize) -> *const bf16 {
+        self.matrix.data.as_ptr().wrapping_add(self.row(tile) * self.matrix.stride)
+    }
+}
+
+/// [`super::gemm`] in tiles.
+///
 /// # Safety
-/// AMX-TILE, AMX-BF16 and AVX-512F must be present and permitted, and the product's shapes fit.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-pub(super) unsafe fn run<C: Element>(product: Product<C>) {
-    let Product { a, b, first_column, c, epilogue } = product;
-    if a.rows == 0 {
+/// AMX-TILE, AMX-BF16, AVX-512F, BW, VL and BF16 must be present and permitted, and the shapes fit.
+pub(super) unsafe fn gemm<C: Element>(product: Product<C>) {
+    let Product { a: matrix, b, first_column, c, epilogue } = product;
+    let count = matrix.rows.div_ceil(TILE_ROWS);
+    let rows = Rows { matrix, count, height: matrix.rows.div_ceil(count.max(1)) };
+    // SAFETY: the caller's promises.
+    unsafe { run(&rows, b, first_column, c, epilogue) }
+}
+
+/// C = epilogue(A·B), see [`super::gemm`].
+///
+/// # Safety
+/// AMX-TILE, AMX-BF16, AVX-512F, BW, VL and BF16 must be present and permitted, A's tile rows be there,
+/// C have the rows that they are, and the panels from `first_column` on and the bias cover its columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+pub(super) unsafe fn run<A: TileRows, C: Element>(
+    a: &A,
+    b: &PackedBf16,
+    first_column: usize,
+    c: MatrixMut<C>,
+    epilogue: Epilogue,
+) {
+    let (tiles, height, stride) = (a.count(), a.height(), a.stride());
+    if tiles == 0 {
         return;
     }
-    let tiles = a.rows.div_ceil(TILE_ROWS);
-    let height = a.rows.div_ceil(tiles);
-    let (steps, tail) = (b.k() / K_STEP, b.k() % K_STEP);
-    let mut sums = Sums([0.0; 2 * TILE_ROWS * WIDTH]);
+    let k = a.k();
+    let blocks = k.div_ceil(K_BLOCK).max(1);
+    let pairs = tiles.div_ceil(2);
+    let mut sums = [const { MaybeUninit::<Sums>::uninit() }; GROUP];
     let mut tails = Tails::default();
-    // SAFETY: the instructions are there (the caller's promise). Tile row t begins at row
-    // min(t·height, rows − height), of which height follow in A and C. Of A's rows `steps` whole steps are
-    // read in place, and what is left of k in `tails`. B's panel has whole steps, filled up with zeros.
+    // The sums before, which are finished while the tiles are at work on the next ones.
+    let end = End { columns: 0, bias: None, clamp: None };
+    let mut before = Finish { end, from: std::ptr::null(), to: c.data, rows: 0, stride: c.stride };
+    // (No more than there must be of them, in the L1 cache.)
+    let group = if blocks > 1 { GROUP } else { 2 };
+    // SAFETY: the caller's promises. Whole steps of A's rows are read in place, and what is left of k in
+    // `tails`. B's panel has whole steps, filled up with zeros.
     unsafe {
         let _tiles = Configured::new(height as u8);
         for j in (0..c.columns).step_by(WIDTH) {
             let column = first_column + j;
             let columns = WIDTH.min(c.columns - j);
             let panel = b.panel(column);
+            let bias = Bias::of(epilogue.bias, column, columns);
             // The weights of a whole network do not stay in the cache: those of the next panel come
             // into it while this one is at work, evenly.
             let (mut ahead, ahead_lines) = if j + WIDTH < c.columns {
-                (b.panel(column + WIDTH), (K_STEP * WIDTH / LINE).div_ceil(tiles.div_ceil(2)))
+                (b.panel(column + WIDTH), (K_STEP * WIDTH / LINE).div_ceil(pairs))
             } else {
                 (panel, 0)
             };
-            let end = End {
-                columns,
-                bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
-                clamp: epilogue.clamp,
-            };
-            for tile in (0..tiles).step_by(2) {
-                let two = tile + 1 < tiles;
-                let first = (tile * height).min(a.rows - height);
-                let second = if two { ((tile + 1) * height).min(a.rows - height) } else { first };
-                let rows = [first, second].map(|row| a.data.as_ptr().wrapping_add(row * a.stride));
-                let mut segments = [Segment::END; 3];
-                let mut count = 0;
-                if steps > 0 {
-                    segments[0] = Segment { rows, stride: a.stride * size_of::<bf16>(), steps };
-                    count = 1;
-                }
-                if tail > 0 {
-                    segments[count] = tails.copy(rows, height, a.stride, steps * K_STEP, tail);
-                }
-                let work = Work { segments: segments.as_ptr(), panel, ahead, ahead_lines };
-                match (two, columns > WIDTH / 2) {
-                    (true, true) => work.two_by_two(&mut sums),
-                    (true, false) => work.two_by_one(&mut sums),
-                    (false, true) => work.one_by_two(&mut sums),
-                    (false, false) => work.one_by_one(&mut sums),
-                }
-                ahead = ahead.wrapping_add(ahead_lines * (steps + usize::from(tail > 0)) * LINE);
-                let (above, below) = sums.0.split_at(TILE_ROWS * WIDTH);
-                let to = |row: usize| c.data.wrapping_add(row * c.stride + j);
-                end.finish(Avx512, above, height, to(first), c.stride);
-                if two {
-                    end.finish(Avx512, below, height, to(second), c.stride);
+            let end = End { columns, bias: None, clamp: epilogue.clamp };
+            for (first_pair, block) in groups(pairs, group, blocks) {
+                let k0 = block * K_BLOCK;
+                let k = K_BLOCK.min(k - k0);
+                let (steps, tail) = (k / K_STEP, k % K_STEP);
+                let all_steps = a.segments() * (steps + usize::from(tail > 0));
+                let panel = panel.wrapping_add(k0 * WIDTH);
+                for (slot, pair) in (first_pair..pairs.min(first_pair + group)).enumerate() {
+                    let two = 2 * pair + 1 < tiles;
+                    let tiles = [2 * pair, 2 * pair + usize::from(two)];
+                    let wide = columns > WIDTH / 2;
+                    let mut work = Block { rows: [std::ptr::null(); 2], stride: 0, panel, two, wide };
+                    let sums = sums[slot].as_mut_ptr().cast::<f32>();
+                    let left = before.rows;
+                    let share = left.div_ceil(all_steps.max(1));
+                    if block == 0 {
+                        work.start(&bias)
+                    } else {
+                        work.go_on(sums, height)
+                    }
+                    for segment in 0..a.segments() {
+                        work.rows = tiles.map(|tile| a.start(tile, segment).wrapping_add(k0));
+                        work.stride = stride * size_of::<bf16>();
+                        for step in 0..steps + usize::from(tail > 0) {
+                            if step == steps {
+                                work.rows = tails.copy(work.rows, height, stride, tail);
+                                work.stride = K_STEP * size_of::<bf16>();
+                            }
+                            work.step();
+                            for _ in 0..ahead_lines {
+                                Avx512::<true>.prefetch(ahead.cast());
+                                ahead = ahead.wrapping_add(LINE);
+                            }
+                            before.finish(share);
+                        }
+                    }
+                    before.finish(left);
+                    work.store(sums, height);
+                    if block + 1 < blocks {
+                        continue;
+                    }
+                    let [row, second] = tiles.map(|tile| a.row(tile));
+                    let to = |row: usize| c.data.wrapping_add(row * c.stride + j);
+                    let from = sums.cast_const();
+                    before = Finish { end, from, to: to(row), rows: height, stride: c.stride };
+                    if two && second == row + height {
+                        before.rows += height;
+                    } else if two {
+                        let from = from.wrapping_add(height * WIDTH);
+                        Finish { from, to: to(second), ..before }.finish(height);
+                    }
                 }
             }
         }
+        before.finish(before.rows);
+    }
+}
+
+/// The first pair of tile rows of each group, and the block of k: all blocks of a group in turn.
+fn groups(pairs: usize, group: usize, blocks: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..pairs).step_by(group).flat_map(move |first| (0..blocks).map(move |block| (first, block)))
+}
+
+/// Rows of sums that are not in C yet.
+#[derive(Clone, Copy)]
+struct Finish<C> {
+    end: End,
+    from: *const f32,
+    to: *mut C,
+    rows: usize,
+    /// From row to row of C.
+    stride: usize,
+}
+
+impl<C: Element> Finish<C> {
+    /// Finishes the next few rows.
+    ///
+    /// # Safety
+    /// As [`End::finish`].
+    #[inline(always)]
+    unsafe fn finish(&mut self, rows: usize) {
+        let rows = rows.min(self.rows);
+        if rows > 0 {
+            // SAFETY: the caller's promise.
+            unsafe { self.end.finish(Avx512::<true>, self.from, rows, self.to, self.stride) };
+            self.from = self.from.wrapping_add(rows * WIDTH);
+            self.to = self.to.wrapping_add(rows * self.stride);
+            self.rows -= rows;
+        }
+    }
+}
+
+/// What the sums of a panel begin with.
+#[repr(align(64))]
+struct Bias([f32; WIDTH]);
+
+impl Bias {
+    fn of(bias: Option<&[f32]>, column: usize, columns: usize) -> Self {
+        let mut values = [0.0; WIDTH];
+        if let Some(bias) = bias {
+            values[..columns].copy_from_slice(&bias[column..][..columns]);
+        }
+        Self(values)
     }
 }
 
@@ -146,9 +309,11 @@ impl Drop for Configured {
     }
 }
 
-/// Sums of two tile rows, sixteen rows apart, of a panel's width.
+/// Sums of two tile rows, one behind the other, of a panel's width.
 #[repr(align(64))]
-struct Sums([f32; 2 * TILE_ROWS * WIDTH]);
+struct Sums {
+    _values: [f32; 2 * TILE_ROWS * WIDTH],
+}
 
 /// The last values of k of two tile rows, filled up with zeros.
 #[repr(align(64))]
@@ -156,170 +321,169 @@ struct Sums([f32; 2 * TILE_ROWS * WIDTH]);
 struct Tails([[[bf16; K_STEP]; TILE_ROWS]; 2]);
 
 impl Tails {
-    /// Copies `tail` values from `k` on of the `height` rows from each of `rows` on, a step to be made of them.
+    /// Copies `tail` values of the `height` rows, `stride` apart, from each of `rows` on: where the
+    /// copies are.
     unsafe fn copy(
         &mut self,
         rows: [*const bf16; 2],
         height: usize,
         stride: usize,
-        k: usize,
         tail: usize,
-    ) -> Segment {
+    ) -> [*const bf16; 2] {
         for (to, from) in self.0.iter_mut().zip(rows) {
             for (row, to) in to.iter_mut().enumerate().take(height) {
-                // SAFETY: row `row` of A has k + tail values, a step of which is longer than `tail`.
+                // SAFETY: so many values of the row are there, fewer than a step.
                 unsafe {
-                    let from = from.add(row * stride + k);
+                    let from = from.add(row * stride);
                     std::ptr::copy_nonoverlapping(from, to[..tail].as_mut_ptr(), tail);
                 }
             }
         }
-        let rows = [self.0[0].as_ptr().cast(), self.0[1].as_ptr().cast()];
-        Segment { rows, stride: K_STEP * size_of::<bf16>(), steps: 1 }
+        [self.0[0].as_ptr().cast(), self.0[1].as_ptr().cast()]
     }
 }
 
-/// Steps of k of two tile rows of A.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Segment {
+/// The sums of one or two tile rows and one or two tile columns, in tiles 0 (above, left), 1 (above,
+/// right), 2 and 3 (below). They stay there from [`Block::start`] to [`Block::store`]: the compiler
+/// itself uses no tile.
+struct Block {
+    /// Where the next step's values of A begin, of either tile row.
     rows: [*const bf16; 2],
-    /// Bytes from row to row.
+    /// Bytes from row to row of A.
     stride: usize,
-    steps: usize,
-}
-
-impl Segment {
-    /// After the last one.
-    const END: Self = Self { rows: [std::ptr::null(); 2], stride: 0, steps: 0 };
-}
-
-/// The sums of one or two tile rows and one or two tile columns.
-struct Work {
-    /// Ended by [`Segment::END`].
-    segments: *const Segment,
+    /// The next step's values of B.
     panel: *const bf16,
-    /// So many lines are asked for in each step, from here on.
-    ahead: *const bf16,
-    ahead_lines: usize,
+    /// Whether there is a tile row below,
+    two: bool,
+    /// and a tile column on the right.
+    wide: bool,
 }
 
-/// Defines a method of [`Work`] that walks all steps: what it does before, in each, and after.
-macro_rules! walk {
-    ($(#[$doc:meta])* $name:ident: $($zero:literal)*; $($step:literal)*; $($store:literal)*) => {
-        $(#[$doc])*
-        ///
-        /// # Safety
-        /// The tiles must be configured, and the segments have the rows that they are configured for.
-        #[inline(always)]
-        unsafe fn $name(&self, sums: &mut Sums) {
-            // SAFETY: the caller's promise; a step reads 2 KB of the panel, which has as many as the
-            // segments; the sums have a line for each row of each tile; prefetching touches nothing.
-            unsafe {
+impl Block {
+    /// Every row of the sums begins with the bias.
+    ///
+    /// # Safety
+    /// The tiles must be configured.
+    #[inline(always)]
+    unsafe fn start(&self, bias: &Bias) {
+        // SAFETY: every row of a tile is the same line (a stride of 0).
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{bias} + {none}]",
+                "tileloadd tmm1, [{bias} + {none} + 64]",
+                "tileloadd tmm2, [{bias} + {none}]",
+                "tileloadd tmm3, [{bias} + {none} + 64]",
+                bias = in(reg) bias.0.as_ptr(),
+                none = in(reg) 0usize,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+    }
+
+    /// The sums go on from `sums` of tile rows of this height.
+    ///
+    /// # Safety
+    /// The tiles must be configured.
+    #[inline(always)]
+    unsafe fn go_on(&self, sums: *const f32, height: usize) {
+        // SAFETY: there is a line for each row of each tile (also of one that there is not).
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{above} + {line}]",
+                "tileloadd tmm1, [{above} + {line} + 64]",
+                "tileloadd tmm2, [{below} + {line}]",
+                "tileloadd tmm3, [{below} + {line} + 64]",
+                above = in(reg) sums,
+                below = in(reg) sums.wrapping_add(height * WIDTH),
+                line = in(reg) 2 * usize::from(TILE_ROW),
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+    }
+
+    /// A step of k.
+    ///
+    /// # Safety
+    /// The tiles must be configured, and A and the panel have another step.
+    #[inline(always)]
+    unsafe fn step(&mut self) {
+        macro_rules! step {
+            ($($instruction:literal)*) => {
                 asm!(
-                    $($zero,)*
-                    // The next segment, until there is none.
-                    "2:",
-                    "mov {steps}, [{segment} + 24]",
-                    "test {steps}, {steps}",
-                    "jz 6f",
-                    "mov {a}, [{segment}]",
-                    "mov {a_below}, [{segment} + 8]",
-                    "mov {a_stride}, [{segment} + 16]",
-                    "add {segment}, 32",
-                    // A step of k.
-                    "3:",
-                    $($step,)*
-                    "add {a}, 64",
-                    "add {a_below}, 64",
-                    "add {b}, 2048",
-                    "mov {lines}, {ahead_lines}",
-                    "test {lines}, {lines}",
-                    "jz 5f",
-                    "4:",
-                    "prefetcht1 [{ahead}]",
-                    "add {ahead}, 64",
-                    "dec {lines}",
-                    "jnz 4b",
-                    "5:",
-                    "dec {steps}",
-                    "jnz 3b",
-                    "jmp 2b",
-                    "6:",
-                    $($store,)*
-                    segment = inout(reg) self.segments => _,
-                    b = inout(reg) self.panel => _,
-                    ahead = inout(reg) self.ahead => _,
-                    ahead_lines = in(reg) self.ahead_lines,
-                    line = in(reg) 128usize,
-                    to = in(reg) sums.0.as_mut_ptr(),
-                    a = out(reg) _,
-                    a_below = out(reg) _,
-                    a_stride = out(reg) _,
-                    steps = out(reg) _,
-                    lines = out(reg) _,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
+                    $($instruction,)*
+                    a = in(reg) self.rows[0],
+                    a_below = in(reg) self.rows[1],
+                    stride = in(reg) self.stride,
+                    b = in(reg) self.panel,
+                    line = in(reg) 2 * usize::from(TILE_ROW),
+                    options(nostack, readonly, preserves_flags),
+                )
+            };
+        }
+        // SAFETY: the caller's promises; 2 KB of the panel are read, and 64 bytes of each row. (Operands that
+        // a form does not need are named in a comment.)
+        unsafe {
+            match (self.two, self.wide) {
+                (true, true) => step!(
+                    "tileloadd tmm6, [{b} + {line}]"
+                    "tileloadd tmm4, [{a} + {stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm6"
+                    "tileloadd tmm7, [{b} + {line} + 64]"
+                    "tdpbf16ps tmm1, tmm4, tmm7"
+                    "tileloadd tmm5, [{a_below} + {stride}]"
+                    "tdpbf16ps tmm2, tmm5, tmm6"
+                    "tdpbf16ps tmm3, tmm5, tmm7"
+                ),
+                (true, false) => step!(
+                    "tileloadd tmm6, [{b} + {line}]"
+                    "tileloadd tmm4, [{a} + {stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm6"
+                    "tileloadd tmm5, [{a_below} + {stride}]"
+                    "tdpbf16ps tmm2, tmm5, tmm6"
+                ),
+                (false, true) => step!(
+                    "/* {a_below} */"
+                    "tileloadd tmm6, [{b} + {line}]"
+                    "tileloadd tmm4, [{a} + {stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm6"
+                    "tileloadd tmm7, [{b} + {line} + 64]"
+                    "tdpbf16ps tmm1, tmm4, tmm7"
+                ),
+                (false, false) => step!(
+                    "/* {a_below} */"
+                    "tileloadd tmm6, [{b} + {line}]"
+                    "tileloadd tmm4, [{a} + {stride}]"
+                    "tdpbf16ps tmm0, tmm4, tmm6"
+                ),
+            }
+        }
+        self.rows = self.rows.map(|row| row.wrapping_add(K_STEP));
+        self.panel = self.panel.wrapping_add(K_STEP * WIDTH);
+    }
+
+    /// # Safety
+    /// The tiles must be configured.
+    #[inline(always)]
+    unsafe fn store(&self, sums: *mut f32, height: usize) {
+        // SAFETY: there is a line for each row of each tile.
+        unsafe {
+            asm!(
+                "tilestored [{to} + {line}], tmm0",
+                "tilestored [{to} + {line} + 64], tmm1",
+                to = in(reg) sums,
+                line = in(reg) 2 * usize::from(TILE_ROW),
+                options(nostack, preserves_flags),
+            );
+            if self.two {
+                asm!(
+                    "tilestored [{to} + {line}], tmm2",
+                    "tilestored [{to} + {line} + 64], tmm3",
+                    to = in(reg) sums.wrapping_add(height * WIDTH),
+                    line = in(reg) 2 * usize::from(TILE_ROW),
+                    options(nostack, preserves_flags),
                 );
             }
         }
-    };
-}
-
-impl Work {
-    walk! {
-        /// Two tile rows, two tile columns.
-        two_by_two:
-        "tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3";
-        "tileloadd tmm6, [{b} + {line}]"
-        "tileloadd tmm4, [{a} + {a_stride}]"
-        "tdpbf16ps tmm0, tmm4, tmm6"
-        "tileloadd tmm7, [{b} + {line} + 64]"
-        "tdpbf16ps tmm1, tmm4, tmm7"
-        "tileloadd tmm5, [{a_below} + {a_stride}]"
-        "tdpbf16ps tmm2, tmm5, tmm6"
-        "tdpbf16ps tmm3, tmm5, tmm7";
-        "tilestored [{to} + {line}], tmm0"
-        "tilestored [{to} + {line} + 64], tmm1"
-        "tilestored [{to} + {line} + 2048], tmm2"
-        "tilestored [{to} + {line} + 2112], tmm3"
-    }
-
-    walk! {
-        /// Two tile rows, one tile column.
-        two_by_one:
-        "tilezero tmm0" "tilezero tmm2";
-        "tileloadd tmm6, [{b} + {line}]"
-        "tileloadd tmm4, [{a} + {a_stride}]"
-        "tdpbf16ps tmm0, tmm4, tmm6"
-        "tileloadd tmm5, [{a_below} + {a_stride}]"
-        "tdpbf16ps tmm2, tmm5, tmm6";
-        "tilestored [{to} + {line}], tmm0"
-        "tilestored [{to} + {line} + 2048], tmm2"
-    }
-
-    walk! {
-        /// One tile row, two tile columns.
-        one_by_two:
-        "tilezero tmm0" "tilezero tmm1";
-        "tileloadd tmm6, [{b} + {line}]"
-        "tileloadd tmm4, [{a} + {a_stride}]"
-        "tdpbf16ps tmm0, tmm4, tmm6"
-        "tileloadd tmm7, [{b} + {line} + 64]"
-        "tdpbf16ps tmm1, tmm4, tmm7";
-        "tilestored [{to} + {line}], tmm0"
-        "tilestored [{to} + {line} + 64], tmm1"
-    }
-
-    walk! {
-        /// One tile row, one tile column.
-        one_by_one:
-        "tilezero tmm0";
-        "tileloadd tmm6, [{b} + {line}]"
-        "tileloadd tmm4, [{a} + {a_stride}]"
-        "tdpbf16ps tmm0, tmm4, tmm6";
-        "tilestored [{to} + {line}], tmm0"
     }
 }
 

@@ -13,6 +13,7 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod amx_transposed;
+pub mod conv;
 mod packed;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
@@ -64,7 +65,7 @@ pub fn gemm<C: Element>(
     unsafe {
         match b.isa.0 {
             #[cfg(target_arch = "x86_64")]
-            Kind::Amx => amx::run(product),
+            Kind::Amx => amx::gemm(product),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Bf16 => pairs::run(product),
             _ => widened::run(product),

@@ -116,6 +116,11 @@ impl PackedBf16 {
         self.data[column * self.depth()..].as_ptr()
     }
 
+    /// What a product reads first for the columns from `column` on, the first of its panel.
+    pub fn first_panel(&self, column: usize) -> &[bf16] {
+        &self.data[column * self.depth()..][..self.depth() * panel_width(self.isa)]
+    }
+
     /// Number of rows.
     pub fn k(&self) -> usize {
         self.k

@@ -32,14 +32,14 @@ unsafe fn as_pairs(v: __m512i) -> __m512bh {
 // valid for what is read, by the trait's contract.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Multiply for Pairs {
-    type Simd = Avx512;
+    type Simd = Avx512<true>;
     type Factors = __m512bh;
     type A = bf16;
     const STEP: usize = 2;
 
     #[inline(always)]
-    fn simd(self) -> Avx512 {
-        Avx512
+    fn simd(self) -> Avx512<true> {
+        Avx512::<true>
     }
     #[inline(always)]
     unsafe fn columns(self, from: *const bf16) -> __m512bh {

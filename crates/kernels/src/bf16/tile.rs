@@ -144,7 +144,7 @@ impl Tile {
             }
             walk!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
             // SAFETY: `walk` wrote `height` rows of sums; C has as many left.
-            unsafe { end.finish(m.simd(), &sums, height, c, self.c_row) };
+            unsafe { end.finish(m.simd(), sums.as_ptr(), height, c, self.c_row) };
             a = a.wrapping_add(height * self.a_row);
             c = c.wrapping_add(height * self.c_row);
             ahead = ahead.wrapping_add(ahead_step * steps);
@@ -226,14 +226,27 @@ impl End {
     pub unsafe fn finish<S: Simd, C: Element>(
         self,
         s: S,
-        sums: &[f32],
+        sums: *const f32,
         rows: usize,
         c: *mut C,
         c_row: usize,
     ) {
-        debug_assert!(sums.len() >= rows * TILE_VECTORS * S::LANES);
+        if self.columns == TILE_VECTORS * S::LANES {
+            let Clamp { low, high } = self.clamp.unwrap_or(Clamp::IDENTITY);
+            // SAFETY: the caller's promise.
+            unsafe {
+                // (Where vectors are all that there is to do, every instruction of them counts.)
+                match (self.bias.is_some(), low > f32::NEG_INFINITY, high < f32::INFINITY) {
+                    (false, false, false) => self.whole::<S, C, false, false, false>(s, sums, rows, c, c_row),
+                    (false, true, false) => self.whole::<S, C, false, true, false>(s, sums, rows, c, c_row),
+                    (false, ..) => self.whole::<S, C, false, true, true>(s, sums, rows, c, c_row),
+                    (true, ..) => self.whole::<S, C, true, true, true>(s, sums, rows, c, c_row),
+                }
+            }
+            return;
+        }
         for row in 0..rows {
-            let sums = sums.as_ptr().wrapping_add(row * TILE_VECTORS * S::LANES);
+            let sums = sums.wrapping_add(row * TILE_VECTORS * S::LANES);
             let mut at = 0;
             while at < self.columns {
                 let n = self.columns - at;
@@ -247,6 +260,45 @@ impl End {
                     }
                 }
                 at += S::LANES;
+            }
+        }
+    }
+
+    /// [`End::finish`] for all of a panel's columns, where there is a bias and are bounds as the constants
+    /// say.
+    #[inline(always)]
+    unsafe fn whole<S: Simd, C: Element, const BIAS: bool, const LOW: bool, const HIGH: bool>(
+        self,
+        s: S,
+        sums: *const f32,
+        rows: usize,
+        c: *mut C,
+        c_row: usize,
+    ) {
+        let Clamp { low, high } = self.clamp.unwrap_or(Clamp::IDENTITY);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut bias = [s.splat(0.0); TILE_VECTORS];
+            if let Some(from) = self.bias {
+                bias = simd::load_all::<S, false, TILE_VECTORS>(s, from, S::LANES);
+            }
+            let (low, high) = (s.splat(low), s.splat(high));
+            for row in 0..rows {
+                let sums = sums.add(row * TILE_VECTORS * S::LANES);
+                let [left, right] = simd::load_all::<S, false, TILE_VECTORS>(s, sums, S::LANES);
+                let mut both = [left, right];
+                for (v, bias) in both.iter_mut().zip(bias) {
+                    if BIAS {
+                        *v = s.add(*v, bias);
+                    }
+                    if LOW && HIGH {
+                        *v = s.clamp(*v, low, high);
+                    } else if LOW {
+                        *v = s.at_least(*v, low);
+                    }
+                }
+                let [left, right] = both;
+                simd::store_pair(s, c.add(row * c_row), left, right);
             }
         }
     }

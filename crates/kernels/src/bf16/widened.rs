@@ -18,6 +18,7 @@ pub(super) unsafe fn run<C: Element>(product: Product<C>) {
 
 impl<C: Element> Kernel for Product<'_, C> {
     type Output = ();
+    const BF16: bool = true;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {

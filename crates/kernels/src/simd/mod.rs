@@ -52,6 +52,15 @@ pub(crate) trait Simd: Copy {
         // SAFETY: `LANES` values are there.
         unsafe { self.store_bf16_n(to, v, Self::LANES) }
     }
+    /// Two vectors side by side.
+    #[inline(always)]
+    unsafe fn store_bf16_pair(self, to: *mut bf16, left: Self::V, right: Self::V) {
+        // SAFETY: twice `LANES` values are there.
+        unsafe {
+            self.store_bf16(to, left);
+            self.store_bf16(to.add(Self::LANES), right);
+        }
+    }
     /// The first `n` lanes (here also all of them); the others are zero.
     #[inline(always)]
     unsafe fn load_bf16_n(self, from: *const bf16, n: usize) -> Self::V {
@@ -85,6 +94,12 @@ pub(crate) trait Simd: Copy {
     unsafe fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// min(max(v, low), high); NaN stays NaN.
     unsafe fn clamp(self, v: Self::V, low: Self::V, high: Self::V) -> Self::V;
+    /// max(v, low); NaN stays NaN.
+    #[inline(always)]
+    unsafe fn at_least(self, v: Self::V, low: Self::V) -> Self::V {
+        // SAFETY: the instruction set is there.
+        unsafe { self.clamp(v, low, self.splat(f32::INFINITY)) }
+    }
     /// [`Simd::LANE_STEPS`] steps of a GEMM tile: a load of A serves all of them where multiplication
     /// is by a lane. Row r of A continues at `a + r·a_row`, its values side by side; those of B
     /// are `b_step` apart. Each sum gets its products in order, as step by step.
@@ -96,10 +111,81 @@ pub(crate) trait Simd: Copy {
         (_b, _b_step): (*const f32, usize),
     ) {
     }
+    /// The sums of a GEMM tile over all steps of `walk`, in order.
+    #[inline(always)]
+    unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
+        self,
+        walk: TileWalk,
+    ) -> [[Self::V; VECTORS]; ROWS] {
+        // SAFETY: the caller's promise, see `TileWalk`.
+        unsafe { walk.sums::<Self, ROWS, VECTORS>(self) }
+    }
     /// Asks for the cache line at `at`, which may be any address, into the second-level cache.
     unsafe fn prefetch(self, at: *const f32);
     /// `v` in the lanes where low < x < high, else 0.
     unsafe fn keep_inside(self, v: Self::V, x: Self::V, low: Self::V, high: Self::V) -> Self::V;
+}
+
+/// The way of a GEMM tile through k: row r of A continues in each of the segments at
+/// `a + r·a_row`, with a value every `a_step`; the rows of B follow one another over all segments,
+/// `b_step` apart. `ahead` and `next`, any addresses, are asked for on the way. Strides are in values.
+#[derive(Clone, Copy)]
+pub(crate) struct TileWalk<'a> {
+    pub segments: &'a [*const f32],
+    /// In each segment.
+    pub steps: usize,
+    pub a: usize,
+    pub a_row: usize,
+    pub a_step: usize,
+    pub b: *const f32,
+    pub b_step: usize,
+    pub ahead: *const f32,
+    pub ahead_step: usize,
+    pub next: *const f32,
+    pub next_step: usize,
+}
+
+impl TileWalk<'_> {
+    /// [`Simd::tile`], for any instruction set.
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const ROWS: usize, const VECTORS: usize>(self, s: S) -> [[S::V; VECTORS]; ROWS] {
+        let Self { a_row, a_step, b_step, ahead_step, next_step, .. } = self;
+        let (mut b, mut ahead, mut next) = (self.b, self.ahead, self.next);
+        // SAFETY: A and B are there as far as the walk goes (the caller's promise).
+        unsafe {
+            let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
+            for segment in self.segments {
+                let mut a = segment.wrapping_add(self.a);
+                let mut left = self.steps;
+                while S::LANE_STEPS > 0 && a_row > 1 && a_step == 1 && left >= S::LANE_STEPS {
+                    s.lane_steps::<ROWS, VECTORS>(&mut sums, (a, a_row), (b, b_step));
+                    for _ in 0..S::LANE_STEPS {
+                        s.prefetch(ahead);
+                        ahead = ahead.wrapping_add(ahead_step);
+                    }
+                    a = a.wrapping_add(S::LANE_STEPS);
+                    b = b.wrapping_add(S::LANE_STEPS * b_step);
+                    left -= S::LANE_STEPS;
+                }
+                for _ in 0..left {
+                    let columns = load_all::<S, false, VECTORS>(s, b, S::LANES);
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let scalar = s.splat(*a.add(row * a_row));
+                        for (sum, column) in sums.iter_mut().zip(columns) {
+                            *sum = s.mul_add(scalar, column, *sum);
+                        }
+                    }
+                    s.prefetch(ahead);
+                    s.prefetch(next);
+                    ahead = ahead.wrapping_add(ahead_step);
+                    next = next.wrapping_add(next_step);
+                    a = a.wrapping_add(a_step);
+                    b = b.wrapping_add(b_step);
+                }
+            }
+            sums
+        }
+    }
 }
 
 /// Lanes of the widest vector.
@@ -122,6 +208,13 @@ pub(crate) unsafe fn load<S: Simd, const PARTIAL: bool>(s: S, from: *const impl 
 pub(crate) unsafe fn store<S: Simd, const PARTIAL: bool>(s: S, to: *mut impl Element, v: S::V, n: usize) {
     // SAFETY: the caller's promise, see the trait.
     unsafe { if PARTIAL { Vectors::store_n(s, to, v, n) } else { Vectors::store(s, to, v) } }
+}
+
+/// Stores two full vectors side by side.
+#[inline(always)]
+pub(crate) unsafe fn store_pair<S: Simd>(s: S, to: *mut impl Element, left: S::V, right: S::V) {
+    // SAFETY: the caller's promise, see the trait.
+    unsafe { Vectors::store_pair(s, to, left, right) }
 }
 
 /// Calls `$block!(c, n, PARTIAL)` for every block of channels.
@@ -212,6 +305,8 @@ pub(crate) unsafe fn store_all<S: Simd, const PARTIAL: bool, const VECTORS: usiz
 pub(crate) trait Kernel {
     /// What it returns.
     type Output;
+    /// Whether it loads or stores bf16, for which some instruction sets have instructions of their own.
+    const BF16: bool = false;
 
     /// Does the work. Implementations are `#[inline(always)]`.
     ///
@@ -236,6 +331,8 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => avx2::run(kernel),
             #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Bf16 | Kind::Amx if K::BF16 => avx512::run_bf16(kernel),
+            #[cfg(target_arch = "x86_64")]
             Kind::Avx512 | Kind::Avx512Bf16 | Kind::Amx => avx512::run(kernel),
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => neon::run(kernel),
@@ -251,7 +348,7 @@ pub(crate) fn lanes(isa: Isa) -> usize {
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => avx2::Avx2::LANES,
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 | Kind::Avx512Bf16 | Kind::Amx => avx512::Avx512::LANES,
+        Kind::Avx512 | Kind::Avx512Bf16 | Kind::Amx => avx512::Avx512::<false>::LANES,
         #[cfg(target_arch = "aarch64")]
         Kind::Neon => neon::Neon::LANES,
     }

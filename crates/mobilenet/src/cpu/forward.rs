@@ -258,7 +258,7 @@ impl CpuExecutor {
             let activated = scratch.rows.at_least(shape.len());
             source.image(image).load(0..shape.pixels(), activated, features);
             scratch.sums.resize(features, 0.0);
-            pooling::global_average(&*activated, &mut scratch.sums, &mut pooled[..features]);
+            pooling::global_average(source.isa, &*activated, &mut scratch.sums, &mut pooled[..features]);
         });
         Ok(self.drop_out_and_multiply(batch))
     }
@@ -418,10 +418,16 @@ pub(super) fn pack_conv<E: Number>(
     isa: Isa,
     layer: &Layer,
     weight: impl Fn(usize, usize) -> f32,
-) -> E::Packed {
+) -> E::ConvFilter {
+    let inputs = layer.input.channels;
+    E::pack_conv(isa, layer, |row, out| weight((out * inputs + row % inputs) * 9 + row / inputs, out))
+}
+
+/// The same for products with patches.
+fn pack_patches<E: Number>(isa: Isa, layer: &Layer, weight: &[f32]) -> E::Packed {
     let inputs = layer.input.channels;
     let shape = (9 * inputs, layer.output.channels);
-    E::pack_with(isa, shape, |row, out| weight((out * inputs + row % inputs) * 9 + row / inputs, out))
+    E::pack_with(isa, shape, |row, out| weight[(out * inputs + row % inputs) * 9 + row / inputs])
 }
 
 fn conv_forward<E: Number>(
@@ -436,7 +442,7 @@ fn conv_forward<E: Number>(
     let isa = engine.isa;
     let windows = windows(layer);
     let outputs = layer.output.channels;
-    let packed = pack_conv::<E>(isa, layer, |at, _| weight[at]);
+    let packed = pack_patches::<E>(isa, layer, weight);
     let stride = E::padded_stride(isa, windows.patch_len());
     let chunk = chunk_pixels::<E>(stride.max(outputs));
     let batch = z.len() / layer.output.len();

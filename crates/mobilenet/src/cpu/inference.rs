@@ -79,7 +79,7 @@ struct Memory<E> {
     patches: Buffer<E>,
     /// Patches of several images.
     gathered: Buffer<E>,
-    padded: Padded,
+    padded: Padded<E>,
     end: Mean,
 }
 
@@ -292,7 +292,7 @@ impl<E: Number> InferenceIn<E> {
             engine.pool.run(items, memory, rows, |item, memory, rows| {
                 let images = &images[item * group * image_len..][..group * image_len];
                 run_group(plan, stages, first, (images, image_len), memory, |index, map, mean| {
-                    end.write(map, mean, &mut rows[index * stride..][..stride]);
+                    end.write(plan.isa, map, mean, &mut rows[index * stride..][..stride]);
                 });
             });
             done += count;
@@ -312,7 +312,8 @@ impl<E: Number> InferenceIn<E> {
                 std::mem::swap(current, next);
             }
             let last = stages.last().map_or(0, |stage| stage.layer.output.len());
-            end.write(&current[..last], &mut memory[0].end, &mut output[image * stride..][..stride]);
+            let row = &mut output[image * stride..][..stride];
+            end.write(plan.isa, &current[..last], &mut memory[0].end, row);
         }
     }
 }
@@ -463,18 +464,18 @@ impl<E: Number> Stage<E> {
         let len = height * width * stride;
         let patches = &mut patches.at_least(count * len)[image * len..][..len];
         if let Some(depthwise) = &self.depthwise {
-            depthwise.rows(plan, &mut self.map(map), 0..height, patches, stride);
+            depthwise.rows(plan, &mut self.map(map), 0..height, (patches, stride), &[]);
         }
     }
 }
 
 impl End {
-    fn write<E: Element, O: Element>(self, map: &[E], memory: &mut Mean, row: &mut [O]) {
+    fn write<E: Element, O: Element>(self, isa: Isa, map: &[E], memory: &mut Mean, row: &mut [O]) {
         match self {
             Self::Pool(features) => {
                 memory.sums.resize(features, 0.0);
                 memory.mean.resize(features, 0.0);
-                pooling::global_average(map, &mut memory.sums, &mut memory.mean);
+                pooling::global_average(isa, map, &mut memory.sums, &mut memory.mean);
                 convert(&memory.mean, &mut row[..features]);
             }
             Self::Map => convert(map, row),

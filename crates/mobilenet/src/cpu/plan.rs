@@ -1,6 +1,5 @@
 //! Weights as inference reads them: batch normalisation folded into the filters, filters packed.
 
-use mobilenet_kernels::gemm::PackedB;
 use mobilenet_kernels::parallel::chunks;
 use mobilenet_kernels::{Buffer, Clamp, Isa, depthwise};
 
@@ -38,10 +37,10 @@ pub(super) struct Depthwise {
     pub bias: Vec<f32>,
 }
 
-/// A stage's filter: that of a full convolution, which computes in f32, or of a pointwise one.
+/// A stage's filter: that of a full convolution, or of a pointwise one.
 #[derive(Debug)]
 pub(super) enum Filter<E: Number> {
-    Full(PackedB),
+    Full(E::ConvFilter),
     Pointwise(E::Packed),
 }
 
@@ -141,7 +140,7 @@ impl<E: Number> Stage<E> {
                 let shape = (layer.output.channels, layer.input.channels);
                 Filter::Pointwise(E::pack(isa, shape, filter, Some(&scale)))
             }
-            _ => Filter::Full(super::forward::pack_conv::<f32>(isa, &layer, |at, output| {
+            _ => Filter::Full(super::forward::pack_conv::<E>(isa, &layer, |at, output| {
                 (f64::from(filter[at]) * scale[output]) as f32
             })),
         };

@@ -1,10 +1,14 @@
 //! The types that a network can be computed in.
 
 use half::bf16;
-use mobilenet_kernels::bf16::PackedBf16;
+use mobilenet_kernels::bf16::conv::ConvFilter;
+use mobilenet_kernels::bf16::{self as products, PackedBf16};
+use mobilenet_kernels::conv::{self, ConvGeometry};
 use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::{Buffer, Element, Isa};
 use serde::{Deserialize, Serialize};
+
+use crate::architecture::Layer;
 
 /// What feature maps, their gradients and the weights of products are kept in while a network runs. Sums
 /// are f32, and so is what training changes: weights, their gradients, statistics.
@@ -45,6 +49,23 @@ pub(super) trait Number: Element {
     /// A product's right side.
     type Packed: std::fmt::Debug + Send + Sync;
 
+    /// The filter of a full convolution.
+    type ConvFilter: std::fmt::Debug + Send + Sync;
+
+    /// The filter `value([ky][kx][in], out)` of a full convolution.
+    fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> Self::ConvFilter;
+
+    /// See [`conv::convolve_rows`].
+    fn convolve_rows(
+        geometry: ConvGeometry,
+        inputs: &[[&[f32]; 3]],
+        filter: &Self::ConvFilter,
+        first_column: usize,
+        output: MatrixMut<Self>,
+        epilogue: Epilogue,
+        scratch: &mut Buffer<Self>,
+    );
+
     /// Rows of a product's left side, in training, are cut into chunks of multiples of so many: whole
     /// tiles.
     const CHUNK_STEP: usize;
@@ -71,6 +92,9 @@ pub(super) trait Number: Element {
         let line = 64 / size_of::<Self>();
         if channels < 8 * line { channels } else { (channels.div_ceil(line) | 1) * line }
     }
+
+    /// What a product reads first of its right side, for the columns from `column` on.
+    fn first_panel(packed: &Self::Packed, column: usize) -> &[Self];
 
     /// See [`gemm::gemm`].
     fn multiply(
@@ -107,6 +131,25 @@ pub(super) trait Number: Element {
 
 impl Number for f32 {
     type Packed = PackedB;
+    type ConvFilter = PackedB;
+
+    fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> PackedB {
+        let mut packed = PackedB::new(isa, 9 * layer.input.channels, layer.output.channels);
+        packed.pack_with(value);
+        packed
+    }
+
+    fn convolve_rows(
+        geometry: ConvGeometry,
+        inputs: &[[&[f32]; 3]],
+        filter: &PackedB,
+        first_column: usize,
+        output: MatrixMut,
+        epilogue: Epilogue,
+        _: &mut Buffer,
+    ) {
+        conv::convolve_rows(geometry, inputs, filter, first_column, output, epilogue);
+    }
 
     // Whole tiles of 14 rows, and little over for tiles of 6.
     const CHUNK_STEP: usize = 56;
@@ -140,6 +183,10 @@ impl Number for f32 {
         gemm::padded_stride(isa, columns)
     }
 
+    fn first_panel(packed: &PackedB, column: usize) -> &[f32] {
+        packed.first_panel(column)
+    }
+
     fn multiply(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
         gemm::gemm(a, b, first_column, c, epilogue);
     }
@@ -166,6 +213,24 @@ impl Number for f32 {
 
 impl Number for bf16 {
     type Packed = PackedBf16;
+    type ConvFilter = ConvFilter;
+
+    fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> ConvFilter {
+        let geometry = (layer.input.channels, layer.dilation);
+        ConvFilter::new(isa, geometry, layer.output.channels, value)
+    }
+
+    fn convolve_rows(
+        geometry: ConvGeometry,
+        inputs: &[[&[f32]; 3]],
+        filter: &ConvFilter,
+        first_column: usize,
+        output: MatrixMut<bf16>,
+        epilogue: Epilogue,
+        scratch: &mut Buffer<bf16>,
+    ) {
+        products::conv::convolve_rows(geometry, inputs, filter, first_column, output, epilogue, scratch);
+    }
 
     // Whole tiles of 16 rows, two by two.
     const CHUNK_STEP: usize = 64;
@@ -192,11 +257,15 @@ impl Number for bf16 {
     }
 
     fn column_step(isa: Isa) -> usize {
-        mobilenet_kernels::bf16::column_step(isa)
+        products::column_step(isa)
     }
 
     fn padded_stride(isa: Isa, columns: usize) -> usize {
-        mobilenet_kernels::bf16::padded_stride(isa, columns)
+        products::padded_stride(isa, columns)
+    }
+
+    fn first_panel(packed: &PackedBf16, column: usize) -> &[bf16] {
+        packed.first_panel(column)
     }
 
     fn multiply(
@@ -206,7 +275,7 @@ impl Number for bf16 {
         c: MatrixMut<bf16>,
         epilogue: Epilogue,
     ) {
-        mobilenet_kernels::bf16::gemm(a, b, first_column, c, epilogue);
+        products::gemm(a, b, first_column, c, epilogue);
     }
 
     fn multiply_to_f32(
@@ -216,7 +285,7 @@ impl Number for bf16 {
         c: MatrixMut,
         epilogue: Epilogue,
     ) {
-        mobilenet_kernels::bf16::gemm(a, b, first_column, c, epilogue);
+        products::gemm(a, b, first_column, c, epilogue);
     }
 
     fn multiply_ahead(a: MatrixRef<bf16>, b: &PackedBf16, c: MatrixMut<bf16>, _: [&[bf16]; 2]) {

@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
-use mobilenet_kernels::conv::{self, ConvGeometry};
+use mobilenet_kernels::conv::ConvGeometry;
 use mobilenet_kernels::depthwise::{self, Present, RowEpilogue, RowGeometry};
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef};
+use mobilenet_kernels::prefetch::prefetch;
 use mobilenet_kernels::{Buffer, Isa};
 
 use super::forward::ring_rows;
@@ -71,13 +72,20 @@ impl<E> Rows<E> for Map<'_, E> {
 
 /// The padded input rows of a full convolution that are needed at a time, and behind them a row of
 /// zeros. (Stages share the memory, so nothing in it stays zero by itself.)
-#[derive(Debug, Default)]
-pub(super) struct Padded {
+#[derive(Debug)]
+pub(super) struct Padded<E> {
     rows: Buffer,
     loaded: usize,
+    scratch: Buffer<E>,
 }
 
-impl Padded {
+impl<E> Default for Padded<E> {
+    fn default() -> Self {
+        Self { rows: Buffer::default(), loaded: 0, scratch: Buffer::default() }
+    }
+}
+
+impl<E> Padded<E> {
     /// Starts at input row `first`.
     pub fn start(&mut self, first: usize) {
         self.loaded = first;
@@ -149,7 +157,7 @@ impl<E: Number> Stage<E> {
         mut input: Input<E>,
         rows: Range<usize>,
         (output, stride): (&mut [E], usize),
-        (patches, padded): (&mut Buffer<E>, &mut Padded),
+        (patches, padded): (&mut Buffer<E>, &mut Padded<E>),
     ) {
         let Shape { width, channels, .. } = self.layer.output;
         let together = self.together(plan.isa);
@@ -169,14 +177,18 @@ impl<E: Number> Stage<E> {
         input: Input<E>,
         rows: Range<usize>,
         (first_column, output): (usize, MatrixMut<E>),
-        (patches, padded): (&mut Buffer<E>, &mut Padded),
+        (patches, padded): (&mut Buffer<E>, &mut Padded<E>),
     ) {
         let input = match (&self.depthwise, input) {
             (Some(depthwise), Input::Rows(input)) => {
                 let pixels = rows.len() * self.layer.output.width;
                 let stride = self.patch_stride(plan.isa);
                 let patches = patches.at_least(pixels * stride);
-                depthwise.rows(plan, input, rows, patches, stride);
+                let ahead = match &self.filter {
+                    Filter::Pointwise(filter) => E::first_panel(filter, first_column),
+                    Filter::Full(_) => &[],
+                };
+                depthwise.rows(plan, input, rows, (patches, stride), ahead);
                 return self.multiply(plan, patches, pixels, (first_column, output));
             }
             (_, input) => input,
@@ -208,14 +220,14 @@ impl<E: Number> Stage<E> {
         mut input: Input<E>,
         rows: Range<usize>,
         (first_column, output): (usize, MatrixMut<E>),
-        padded: &mut Padded,
+        padded: &mut Padded<E>,
     ) {
         let Filter::Full(filter) = &self.filter else { unreachable!("a full convolution") };
         let layer = &self.layer;
         let Shape { width, channels, .. } = layer.input;
         let row_len = (layer.pads.left + width + layer.pads.right) * channels;
         let slots = (MOST_ROWS - 1) * layer.stride + 2 * layer.dilation + 1;
-        let Padded { rows: memory, loaded } = padded;
+        let Padded { rows: memory, loaded, scratch } = padded;
         let memory = memory.at_least((slots + 1) * row_len);
         let end = rows.clone().next_back().map_or(0, |last| self.reach(last).end);
         memory[slots * row_len..].fill(0.0);
@@ -244,19 +256,20 @@ impl<E: Number> Stage<E> {
             dilation: layer.dilation,
         };
         let epilogue = self.epilogue(plan);
-        conv::convolve_rows(geometry, &inputs[..count], filter, first_column, output, epilogue);
+        E::convolve_rows(geometry, &inputs[..count], filter, first_column, output, epilogue, scratch);
     }
 }
 
 impl Depthwise {
-    /// Makes the output rows `rows`; their pixels are `stride` apart in `output`.
+    /// Makes the output rows `rows`; their pixels are `stride` apart in `output`. Meanwhile `ahead` is asked
+    /// for: the arithmetic leaves the memory idle.
     pub fn rows<E: Number>(
         &self,
         plan: &Plan<E>,
         input: &mut dyn Rows<E>,
         rows: Range<usize>,
-        output: &mut [E],
-        stride: usize,
+        (output, stride): (&mut [E], usize),
+        ahead: &[E],
     ) {
         let Self { layer, taps, bias } = self;
         let Shape { height, width, channels } = layer.input;
@@ -265,9 +278,11 @@ impl Depthwise {
         let geometry = RowGeometry { pixel_stride, output_stride: stride, present, ..row_geometry(layer) };
         let row_len = width * pixel_stride;
         let epilogue = RowEpilogue { bias, clamp: plan.clamp };
+        let mut ahead = ahead.chunks(ahead.len().div_ceil(rows.len().div_ceil(ROWS)).max(1));
         for (y, output) in
             rows.clone().step_by(ROWS).zip(output.chunks_mut(ROWS * layer.output.width * stride))
         {
+            prefetch(ahead.next().unwrap_or_default());
             let count = ROWS.min(rows.end - y);
             let last = ring_rows(layer, y + count - 1)[2];
             input.make((last + 1).clamp(0, height as isize) as usize);

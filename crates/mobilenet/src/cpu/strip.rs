@@ -32,7 +32,7 @@ pub(super) struct Kept<E> {
     /// What its product reads.
     patches: Buffer<E>,
     /// What it reads, if it is a full convolution.
-    padded: Padded,
+    padded: Padded<E>,
 }
 
 impl<E> Default for Kept<E> {
