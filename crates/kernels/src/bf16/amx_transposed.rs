@@ -2,9 +2,11 @@
 //!
 //! A tile of the left factor is sixteen rows of Aᵀ and 32 of the rows that A and B share, so A's values
 //! must be transposed; a tile of the right one has pairs of B's rows side by side. Both are got ready
-//! 32 rows and 32 columns at a time, one tile beside another: all panels of B once, and those of A in turn, each
-//! just before it is multiplied with all of B's. The sums of two by two tiles are read from C, stay in their
-//! registers over all rows, and are written to C.
+//! 32 rows and 32 columns at a time, one tile beside another. The sums of two by two tiles are read from C,
+//! stay in their registers while rows go by, and are written to C.
+//!
+//! All is got ready before anything is multiplied: tiles that were idle for a quarter of a microsecond take
+//! (measured on Sapphire Rapids) half a microsecond to come to speed again.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -21,8 +23,10 @@ const TILE: usize = 16;
 const WIDTH: usize = 2 * TILE;
 /// Values of a step of a panel.
 const STEP: usize = K_STEP * WIDTH;
-/// Rows that are multiplied at a time: a panel of A and one of B of so many stay in the L1 cache.
+/// The most rows that are multiplied at a time: a panel of A and one of B of so many stay in the L1 cache.
 const ROWS: usize = 256;
+/// Values that are got ready at a time, unless they have fewer rows than that: they stay in the L2 cache.
+const READY: usize = 512 * 1024;
 
 /// # Safety
 /// AMX-TILE, AMX-BF16, AVX-512F and BW must be present and permitted, and the product's shapes fit.
@@ -31,34 +35,46 @@ pub(super) unsafe fn run(a: MatrixRef<bf16>, b: MatrixRef<bf16>, c: MatrixMut<f3
     if a.rows == 0 || c.rows == 0 || c.columns == 0 {
         return;
     }
-    let blocks = a.rows.div_ceil(ROWS);
-    let rows = a.rows.div_ceil(blocks).next_multiple_of(K_STEP);
-    let panel = rows / K_STEP * STEP;
-    let panels = 1 + c.columns.div_ceil(WIDTH);
-    let packed: *mut bf16 =
-        scratch.at_least((panels * panel * size_of::<bf16>()).div_ceil(size_of::<f32>())).as_mut_ptr().cast();
-    let (packed_a, packed_b) = (packed, packed.wrapping_add(panel));
+    let panels = [c.rows, c.columns].map(|columns| columns.div_ceil(WIDTH));
+    let most = (READY / (WIDTH * (panels[0] + panels[1])) / ROWS).max(1) * ROWS;
+    let most = most.min(a.rows.next_multiple_of(K_STEP));
+    // Values of a panel.
+    let panel = most * WIDTH;
+    let len = ((panels[0] + panels[1]) * panel * size_of::<bf16>()).div_ceil(size_of::<f32>());
+    let ready_a: *mut bf16 = scratch.at_least(len).as_mut_ptr().cast();
+    let ready_b = ready_a.wrapping_add(panels[0] * panel);
     // SAFETY: the instructions are there (the caller's promise). The scratch memory, which is aligned to
-    // lines, has room for a panel of A and all of B's, and each panel for `steps` steps. Row and column
-    // `first`, `i` and `j` are those of matrices that have them, and so many as `Block` says follow.
+    // lines, has room for `most` rows, in whole steps, of all panels. Row and column `first`, `i` and `j` are
+    // those of matrices that have them, and so many as are said follow.
     unsafe {
         let _tiles = Configured::new(TILE as u8);
-        for first in (0..a.rows).step_by(rows) {
-            let rows = rows.min(a.rows - first);
-            let steps = rows.div_ceil(K_STEP);
-            for (j, to) in (0..c.columns).step_by(WIDTH).zip((0..).step_by(panel)) {
-                Block::new(b, first, rows, j).pack(packed_b.wrapping_add(to), pairs);
+        for first in (0..a.rows).step_by(most) {
+            let rows = most.min(a.rows - first);
+            for (index, i) in (0..c.rows).step_by(WIDTH).enumerate() {
+                Block::new(a, first, rows, i).arrange(ready_a.wrapping_add(index * panel), transposed);
             }
-            for i in (0..c.rows).step_by(WIDTH) {
-                Block::new(a, first, rows, i).pack(packed_a, transposed);
-                for (j, from) in (0..c.columns).step_by(WIDTH).zip((0..).step_by(panel)) {
-                    let work = Work { a: packed_a, b: packed_b.wrapping_add(from), steps };
-                    let (rows, columns) = (WIDTH.min(c.rows - i), WIDTH.min(c.columns - j));
-                    let to = c.data.wrapping_add(i * c.stride + j);
-                    if rows.is_multiple_of(TILE) && columns.is_multiple_of(TILE) {
-                        work.add(to, c.stride, rows, columns);
-                    } else {
-                        work.add_at_edge(to, c.stride, rows, columns);
+            for (index, j) in (0..c.columns).step_by(WIDTH).enumerate() {
+                Block::new(b, first, rows, j).arrange(ready_b.wrapping_add(index * panel), pairs);
+            }
+            // As few turns as will do, of nearly equal length.
+            let steps = rows.div_ceil(K_STEP);
+            let turn = steps.div_ceil(rows.div_ceil(ROWS));
+            for step in (0..steps).step_by(turn) {
+                for i in 0..panels[0] {
+                    for j in 0..panels[1] {
+                        let work = Work {
+                            a: ready_a.wrapping_add(i * panel + step * STEP),
+                            b: ready_b.wrapping_add(j * panel + step * STEP),
+                            steps: turn.min(steps - step),
+                        };
+                        let (i, j) = (i * WIDTH, j * WIDTH);
+                        let (rows, columns) = (WIDTH.min(c.rows - i), WIDTH.min(c.columns - j));
+                        let to = c.data.wrapping_add(i * c.stride + j);
+                        if rows.is_multiple_of(TILE) && columns.is_multiple_of(TILE) {
+                            work.add(to, c.stride, rows, columns);
+                        } else {
+                            work.add_at_edge(to, c.stride, rows, columns);
+                        }
                     }
                 }
             }
@@ -91,7 +107,7 @@ impl Block {
     /// The rows must be there, `to` have room for all steps, aligned to lines, and the instructions
     /// of `arrange` be present.
     #[inline(always)]
-    unsafe fn pack(self, mut to: *mut bf16, arrange: unsafe fn(*const bf16, usize, *mut bf16)) {
+    unsafe fn arrange(self, mut to: *mut bf16, arrange: unsafe fn(*const bf16, usize, *mut bf16)) {
         for row in (0..self.rows).step_by(K_STEP) {
             let from = self.data.wrapping_add(row * self.stride);
             let rows = K_STEP.min(self.rows - row);

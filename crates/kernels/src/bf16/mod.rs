@@ -7,7 +7,8 @@
 //! - `avx512bf16`: products of pairs in vectors (VDPBF16PS);
 //! - any other: f32 arithmetic on values that are widened on their way into registers.
 //!
-//! The first two take denormal values as zero, as their instructions do.
+//! The first two take denormal values as zero, as their instructions do. The transposed product
+//! ([`gemm_transposed_accumulate`]) has a way of its own with `amx` only, and is of widened values elsewhere.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;

@@ -1,7 +1,7 @@
 //! C += Aᵀ·B: the weight gradient of a pointwise convolution.
 //!
-//! Neither matrix is there in the order that a product of pairs needs, so both are brought into another
-//! form first, which takes r·(m + n) steps against the r·m·n of the product.
+//! Both matrices are brought into another form first (`amx_transposed` for tiles, widened here for
+//! everything else), which takes r·(m + n) steps against the r·m·n of the product.
 
 use half::bf16;
 
@@ -20,6 +20,9 @@ const ROWS: usize = 512;
 /// Each element adds its products in an order that depends on r only, so the bits do not depend on how
 /// the columns of A or of B are spread over calls. Any stride will do, and what lies between the rows
 /// has no influence. `scratch` is memory to work in, which grows as needed; what it holds is of no account.
+///
+/// With `amx`, C passes through the first-level cache once every 256 rows, so that few rows (less than 200) of
+/// a large C are slow; a stride of C that is not a power of two helps then.
 ///
 /// # Panics
 /// If shapes do not fit.
