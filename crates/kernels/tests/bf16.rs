@@ -282,6 +282,17 @@ fn transposed_products_of_many_rows() {
     }
 }
 
+/// More panels and rows than are got ready at a time, where they are.
+#[test]
+fn wide_transposed_products() {
+    let isas = every_isa();
+    for (i, (rows, m, n)) in
+        [(40, 300, 33), (520, 260, 20), (300, 1000, 40), (530, 33, 1000)].into_iter().enumerate()
+    {
+        check_transposed(&isas, rows, m, n, i as u64);
+    }
+}
+
 #[test]
 fn transposed_products_without_rows_change_nothing() {
     for isa in every_isa() {
@@ -300,8 +311,10 @@ fn transposed_products_without_rows_change_nothing() {
 
 #[test]
 fn bits_of_transposed_products_do_not_depend_on_how_the_work_is_cut() {
-    for isa in every_isa() {
-        let (rows, m, n) = (535, 70, 67);
+    // (The second shape has more columns and rows than are got ready at a time, and its parts do not.)
+    for (isa, (rows, m, n)) in
+        every_isa().into_iter().flat_map(|isa| [(isa, (535, 70, 67)), (isa, (300, 1000, 20))])
+    {
         let mut random = Random(5);
         let (a, b) = (rounded(&random.values(rows * m)), rounded(&random.values(rows * n)));
         let before = random.values(m * n);
@@ -315,13 +328,13 @@ fn bits_of_transposed_products_do_not_depend_on_how_the_work_is_cut() {
         };
         let mut whole = before.clone();
         add(&mut whole, (0, m), (0, n));
-        for cut in (1..m).step_by(3).chain([16, 32, 48, 64]) {
+        for cut in (1..m).step_by(m / 23).chain([16, 32, 48, 64, m / 2]) {
             let mut parts = before.clone();
             add(&mut parts, (0, cut), (0, n));
             add(&mut parts, (cut, m - cut), (0, n));
             assert!(parts == whole, "{} cut before row {cut}", isa.name());
         }
-        for cut in (1..n).step_by(3).chain([16, 32, 48, 64]) {
+        for cut in (1..n).step_by(3).chain([16, 32, 48, 64].into_iter().filter(|&cut| cut < n)) {
             let mut parts = before.clone();
             add(&mut parts, (0, m), (0, cut));
             add(&mut parts, (0, m), (cut, n - cut));

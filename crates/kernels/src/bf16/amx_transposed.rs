@@ -5,8 +5,9 @@
 //! 32 rows and 32 columns at a time, one tile beside another. The sums of two by two tiles are read from C,
 //! stay in their registers while rows go by, and are written to C.
 //!
-//! All is got ready before anything is multiplied: tiles that were idle for a quarter of a microsecond take
-//! (measured on Sapphire Rapids) half a microsecond to come to speed again.
+//! All of B is got ready first, and some panels of A at a time: more than one, since tiles that were idle for
+//! some tenths of a microsecond take (measured on Sapphire Rapids) another half to come to speed again, and
+//! not all, since those of a wide A would leave the caches before they are multiplied.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -27,6 +28,8 @@ const STEP: usize = K_STEP * WIDTH;
 const ROWS: usize = 256;
 /// Values that are got ready at a time, unless they have fewer rows than that: they stay in the L2 cache.
 const READY: usize = 512 * 1024;
+/// Panels of A that are got ready at a time.
+const GROUP: usize = 4;
 
 /// # Safety
 /// AMX-TILE, AMX-BF16, AVX-512F and BW must be present and permitted, and the product's shapes fit.
@@ -40,40 +43,45 @@ pub(super) unsafe fn run(a: MatrixRef<bf16>, b: MatrixRef<bf16>, c: MatrixMut<f3
     let most = most.min(a.rows.next_multiple_of(K_STEP));
     // Values of a panel.
     let panel = most * WIDTH;
-    let len = ((panels[0] + panels[1]) * panel * size_of::<bf16>()).div_ceil(size_of::<f32>());
+    let group = GROUP.min(panels[0]);
+    let len = ((group + panels[1]) * panel * size_of::<bf16>()).div_ceil(size_of::<f32>());
     let ready_a: *mut bf16 = scratch.at_least(len).as_mut_ptr().cast();
-    let ready_b = ready_a.wrapping_add(panels[0] * panel);
+    let ready_b = ready_a.wrapping_add(group * panel);
     // SAFETY: the instructions are there (the caller's promise). The scratch memory, which is aligned to
-    // lines, has room for `most` rows, in whole steps, of all panels. Row and column `first`, `i` and `j` are
+    // lines, has room for `most` rows, in whole steps, of a group of A's panels and all of B's. Row and column `first`, `i` and `j` are
     // those of matrices that have them, and so many as are said follow.
     unsafe {
         let _tiles = Configured::new(TILE as u8);
         for first in (0..a.rows).step_by(most) {
             let rows = most.min(a.rows - first);
-            for (index, i) in (0..c.rows).step_by(WIDTH).enumerate() {
-                Block::new(a, first, rows, i).arrange(ready_a.wrapping_add(index * panel), transposed);
-            }
-            for (index, j) in (0..c.columns).step_by(WIDTH).enumerate() {
-                Block::new(b, first, rows, j).arrange(ready_b.wrapping_add(index * panel), pairs);
-            }
             // As few turns as will do, of nearly equal length.
             let steps = rows.div_ceil(K_STEP);
             let turn = steps.div_ceil(rows.div_ceil(ROWS));
-            for step in (0..steps).step_by(turn) {
-                for i in 0..panels[0] {
-                    for j in 0..panels[1] {
-                        let work = Work {
-                            a: ready_a.wrapping_add(i * panel + step * STEP),
-                            b: ready_b.wrapping_add(j * panel + step * STEP),
-                            steps: turn.min(steps - step),
-                        };
-                        let (i, j) = (i * WIDTH, j * WIDTH);
-                        let (rows, columns) = (WIDTH.min(c.rows - i), WIDTH.min(c.columns - j));
-                        let to = c.data.wrapping_add(i * c.stride + j);
-                        if rows.is_multiple_of(TILE) && columns.is_multiple_of(TILE) {
-                            work.add(to, c.stride, rows, columns);
-                        } else {
-                            work.add_at_edge(to, c.stride, rows, columns);
+            for (index, j) in (0..c.columns).step_by(WIDTH).enumerate() {
+                Block::new(b, first, rows, j).arrange(ready_b.wrapping_add(index * panel), pairs);
+            }
+            for above in (0..panels[0]).step_by(group) {
+                let members = group.min(panels[0] - above);
+                for index in 0..members {
+                    let to = ready_a.wrapping_add(index * panel);
+                    Block::new(a, first, rows, (above + index) * WIDTH).arrange(to, transposed);
+                }
+                for step in (0..steps).step_by(turn) {
+                    for index in 0..members {
+                        for panel_b in 0..panels[1] {
+                            let work = Work {
+                                a: ready_a.wrapping_add(index * panel + step * STEP),
+                                b: ready_b.wrapping_add(panel_b * panel + step * STEP),
+                                steps: turn.min(steps - step),
+                            };
+                            let (i, j) = ((above + index) * WIDTH, panel_b * WIDTH);
+                            let (rows, columns) = (WIDTH.min(c.rows - i), WIDTH.min(c.columns - j));
+                            let to = c.data.wrapping_add(i * c.stride + j);
+                            if rows.is_multiple_of(TILE) && columns.is_multiple_of(TILE) {
+                                work.add(to, c.stride, rows, columns);
+                            } else {
+                                work.add_at_edge(to, c.stride, rows, columns);
+                            }
                         }
                     }
                 }

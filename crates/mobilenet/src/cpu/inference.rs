@@ -325,7 +325,8 @@ fn convert<E: Element, O: Element>(from: &[E], to: &mut [O]) {
     }
 }
 
-/// A few pixels waste most of a tile, and take as many weights as many pixels would.
+/// Of maps of so few pixels a thread takes a share of the channels, not of the rows: a few rows would waste
+/// most of a tile, and take as many weights as many would.
 const FEW_PIXELS: usize = 49;
 
 fn has_few_pixels<E: Number>(stage: &Stage<E>) -> bool {
@@ -356,7 +357,7 @@ fn run_group<E: Number>(
     let Memory { kept, maps: [current, next], patches, gathered, padded, end } = memory;
     let count = images.len() / image_len;
     // From here on the product's rows are those of all images.
-    let few = |stage: &Stage<E>| has_few_pixels(stage) && stage.depthwise.is_some();
+    let few = |stage: &Stage<E>| stage.layer.output.pixels() <= E::FEW_PIXELS && stage.depthwise.is_some();
     let together = match stages.iter().rposition(|stage| !few(stage)) {
         Some(last) if count > 1 => (last + 1).max(first),
         _ => stages.len(),

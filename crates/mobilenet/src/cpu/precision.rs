@@ -70,6 +70,10 @@ pub(super) trait Number: Element {
     /// tiles.
     const CHUNK_STEP: usize;
 
+    /// Feature maps of at most so many pixels are taken through inference for several images together, if
+    /// there are: their weights are many beside their pixels.
+    const FEW_PIXELS: usize;
+
     /// The weights `shape` = `[n, k]`, each row multiplied with its own factor.
     fn pack(isa: Isa, shape: (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> Self::Packed;
 
@@ -132,6 +136,8 @@ pub(super) trait Number: Element {
 impl Number for f32 {
     type Packed = PackedB;
     type ConvFilter = PackedB;
+
+    const FEW_PIXELS: usize = 49;
 
     fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> PackedB {
         let mut packed = PackedB::new(isa, 9 * layer.input.channels, layer.output.channels);
@@ -214,6 +220,9 @@ impl Number for f32 {
 impl Number for bf16 {
     type Packed = PackedBf16;
     type ConvFilter = ConvFilter;
+
+    // (Maps are half as large, and with tiles weights are soon what is waited for.)
+    const FEW_PIXELS: usize = 196;
 
     fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> ConvFilter {
         let geometry = (layer.input.channels, layer.dilation);
