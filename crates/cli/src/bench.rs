@@ -25,6 +25,7 @@ use measure::{Times, Work};
   mobilenet bench train --batch 32 --seconds 10 --json
   mobilenet bench infer --width 0.25 --resolution 128 --json
   mobilenet bench infer --batch 32 --precision bf16
+  mobilenet bench train --precision bf16
 
 Without `infer` or `train`: both, for each body, and layer by layer for the body given, against the
 machine's own peak and bandwidth.
@@ -38,7 +39,7 @@ pub struct Flags {
     /// Images at once [default: 1 for infer, 32 for train]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
-    /// Number format of weights and activations: f32, or bf16 (infer only)
+    /// Number format of feature maps and of the weights of products: f32 or bf16
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     precision: Precision,
     /// How long to measure each thing, after warming up
@@ -94,13 +95,6 @@ impl Flags {
             let found = self.seconds;
             return Err(Failure::usage(format!(
                 "--seconds: found {found}, expected above 0 and at most 3600"
-            )));
-        }
-        if self.precision != Precision::F32 && self.what != Some(What::Infer) {
-            let name = self.precision.name();
-            return Err(Failure::usage(format!(
-                "--precision {name}: training computes in f32; to time inference alone: \
-                 `mobilenet bench infer --precision {name}`"
             )));
         }
         let architecture = self.architecture.architecture()?;

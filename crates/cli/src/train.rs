@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Args;
-use mobilenet::cpu::{CpuExecutor, CpuOptions};
+use mobilenet::cpu::{CpuExecutor, CpuOptions, Precision};
 use mobilenet::{Model, Weights};
 use mobilenet_train::data::{self, Skipped, Splits};
 use mobilenet_train::metrics::EpochRecord;
@@ -170,7 +170,8 @@ pub fn run(flags: Flags, json: bool, out: &mut dyn Write) -> Outcome {
     };
     let recipe = &run.plan.recipe;
     let recompute = recipe.recompute.unwrap_or(false);
-    let options = CpuOptions { threads: recipe.threads, recompute, ..CpuOptions::default() };
+    let precision = recipe.precision.unwrap_or_default();
+    let options = CpuOptions { threads: recipe.threads, recompute, precision, ..CpuOptions::default() };
     let mut executor = CpuExecutor::new(&run.plan.architecture, &run.weights, &options)?;
     let path = run.folder.path().to_owned();
     // Until here there is nothing to save, and Ctrl-C simply ends the process.
@@ -238,7 +239,12 @@ fn introduce(out: &mut dyn Write, run: &Run, executor: &CpuExecutor) -> Outcome 
         ),
         (
             "machine",
-            format!("{threads} thread{}, {}", if threads == 1 { "" } else { "s" }, executor.isa().name()),
+            format!(
+                "{threads} thread{}, {}, {}",
+                if threads == 1 { "" } else { "s" },
+                executor.isa().name(),
+                executor.precision().name()
+            ),
         ),
         ("run", run.folder.path().display().to_string()),
     ];
@@ -328,6 +334,7 @@ struct Json<'a> {
     images: usize,
     held_out: usize,
     classes: &'a [String],
+    precision: Precision,
     init: Option<String>,
     freeze: Freeze,
     choices: &'a [String],
@@ -361,6 +368,7 @@ impl<'a> Json<'a> {
             images: run.data.train.len(),
             held_out: run.data.held_out.len(),
             classes: run.data.train.classes(),
+            precision: run.plan.recipe.precision.unwrap_or_default(),
             init: run.plan.recipe.init.as_ref().map(|init| init.display().to_string()),
             freeze: run.plan.freeze,
             choices: &run.plan.choices,

@@ -60,7 +60,7 @@ fn check_moments(isa: Isa, channels: usize, rows: &[f32], piece: usize, parts: u
     let mut total = Moments::new(channels);
     for part in rows.chunks(count.div_ceil(parts) * channels) {
         let mut moments = Moments::new(channels);
-        moments.add_rows(isa, &[]);
+        moments.add_rows(isa, &[0.0; 0]);
         for piece in part.chunks(piece * channels) {
             moments.add_rows(isa, piece);
         }

@@ -1,22 +1,24 @@
 //! How long a training step takes, and each layer of it, without data or optimizer.
 //!
-//!     cargo run --release -p mobilenet --example time_step -- [steps] [batch] [threads] [resolution] [recompute]
+//!     cargo run --release -p mobilenet --example time_step -- [steps] [batch] [threads] [resolution] [recompute] [precision]
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use mobilenet::cpu::{CpuExecutor, CpuOptions, Pass};
+use mobilenet::cpu::{CpuExecutor, CpuOptions, Pass, Precision};
 use mobilenet::executor::Executor;
 use mobilenet::{Architecture, Tensor, Weights};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let given: Vec<usize> = std::env::args().skip(1).map(|word| word.parse()).collect::<Result<_, _>>()?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let given: Vec<usize> = words.iter().take(5).map(|word| word.parse()).collect::<Result<_, _>>()?;
+    let precision = words.get(5).map_or(Ok(Precision::F32), |word| word.parse())?;
     let at = |index: usize, default: usize| given.get(index).copied().unwrap_or(default);
     let (steps, batch, threads, resolution) = (at(0, 5), at(1, 32), at(2, 2), at(3, 224));
     let architecture = Architecture { resolution, ..Architecture::default() };
     let weights = Weights::random(&architecture, 1)?;
     let recompute = at(4, 0) > 0;
-    let options = CpuOptions { threads: Some(threads), recompute, ..CpuOptions::default() };
+    let options = CpuOptions { threads: Some(threads), recompute, precision, ..CpuOptions::default() };
     let mut executor = CpuExecutor::new(&architecture, &weights, &options)?;
     let len = batch * resolution * resolution * 3;
     let images: Vec<f32> = (0..len).map(|i| ((i * 7919 % 1013) as f32) / 506.0 - 1.0).collect();

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mobilenet::conventions::{Preset, ResizeMode};
+use mobilenet::cpu::Precision;
 use mobilenet::rng::Rng;
 use mobilenet::{Architecture, Model};
 
@@ -328,6 +329,7 @@ impl Recipe {
                 return wrong(setting, value.unwrap_or(0), "1 to 1024");
             }
         }
+        r.precision.get_or_insert(Precision::F32);
         let tta = *r.tta.get_or_insert(false);
         let loss = CrossEntropy::new(&architecture, label_smoothing);
         Ok(Plan {

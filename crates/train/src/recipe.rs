@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use mobilenet::Body;
 use mobilenet::conventions::{Activation, Interpolation, Padding, Preset, ResizeMode, WidthRounding};
+use mobilenet::cpu::Precision;
 use mobilenet::error::nearest;
 use serde::{Deserialize, Serialize};
 
@@ -228,6 +229,9 @@ pub struct Recipe {
 
     /// Seed of everything random.
     pub seed: Option<u64>,
+    /// What feature maps, their gradients and the weights of products are computed in; weights, and what
+    /// changes them, are f32 in either.
+    pub precision: Option<Precision>,
     /// Threads that compute; all cores when left out. Results do not depend on it.
     pub threads: Option<usize>,
     /// Whether depthwise outputs are computed again on the way back instead of kept: less memory, a

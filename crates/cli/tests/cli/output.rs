@@ -74,6 +74,10 @@ fn bench_has_the_keys_by_which_engines_are_compared() {
         assert!(found["runs"].as_u64().unwrap() >= 5);
         assert_eq!(found["peak_rss_mib"].is_u64(), cfg!(target_os = "linux"));
     }
+    for what in [&["infer"][..], &["train"], &[]] {
+        let flags = [&["bench"], what, &["--precision", "bf16", "--batch", "4", "--json"], &small[..]];
+        assert_eq!(run(&flags.concat()).json()["precision"], "bf16", "{what:?}");
+    }
     let found = run(&[&["bench", "--batch", "4", "--json"], &small[..]].concat()).json();
     assert!(found["peak_mult_adds_per_s"].as_f64().unwrap() > 1e8);
     let bodies: Vec<_> = found["bodies"].as_array().unwrap().iter().map(|b| b["body"].clone()).collect();

@@ -236,6 +236,44 @@ fn ctrl_c_stops_saves_and_resumes_to_the_same_bits() {
 }
 
 #[test]
+fn bf16_is_kept_to_and_changes_no_rule() {
+    let place = Place::new();
+    let bf16 = ["--precision", "bf16", "--epochs", "12"];
+    let ran = place.train("whole", &[&bf16[..], &["--json", "--threads", "1"]].concat());
+    let found = ran.json();
+    assert_eq!(found["precision"], "bf16");
+    assert!(ran.stderr.contains(", bf16"), "{ran:?}");
+    let loss = |epoch: usize| found["epochs"][epoch]["train_loss"].as_f64().unwrap();
+    assert!(loss(11) < 0.7 * loss(0), "{found}");
+    let recipe = |run: &str| std::fs::read_to_string(place.path(run).join("recipe.toml")).unwrap();
+    assert!(recipe("whole").contains("precision = \"bf16\""));
+
+    place.train("threads", &[&bf16[..], &["--threads", "3", "--recompute"]].concat()).succeeded();
+    assert_eq!(place.models("whole"), place.models("threads"));
+    let child = place.start(&[SMALL, &bf16, &["--out", "stopped"]].concat());
+    wait_for(&place.path("stopped").join("state.safetensors"));
+    signal(&child, "INT");
+    child.wait_with_output().unwrap();
+    let resume = ["train", "--resume", "stopped"];
+    place
+        .run(&[&resume[..], &["--precision", "f32"]].concat())
+        .failed(2, &["--precision cannot be given with --resume"]);
+    place.run(&resume).succeeded();
+    assert_eq!(place.models("whole"), place.models("stopped"));
+
+    place.train("f32", &["--epochs", "12"]).succeeded();
+    assert!(recipe("f32").contains("precision = \"f32\""));
+    assert_ne!(place.models("whole"), place.models("f32"));
+    // What bf16 trained is a model as any other; a run can begin with it, and with a body that stays.
+    place.run(&["evaluate", "--model", "whole"]).succeeded();
+    for freeze in ["2", "body"] {
+        let out = format!("freeze-{freeze}");
+        let init = ["--init", "whole", "--freeze", freeze, "--precision", "bf16", "--epochs", "1"];
+        place.run(&[&["train", "--data", "data", "--out", &out], &init[..]].concat()).succeeded();
+    }
+}
+
+#[test]
 fn kill_at_any_moment_then_resume_gives_the_same_bits() {
     let place = Place::new();
     let start = Instant::now();

@@ -38,7 +38,7 @@ pub(super) struct Training {
 }
 
 /// One convolution's batch statistics.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub mean: Vec<f32>,
     pub inv_std: Vec<f32>,

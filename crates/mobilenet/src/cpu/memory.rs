@@ -108,3 +108,129 @@ impl CpuExecutor {
         std::mem::replace(&mut self.maps, none)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mobilenet_kernels::{Element, Isa};
+
+    use super::*;
+    use crate::architecture::{Architecture, Body};
+    use crate::cpu::CpuOptions;
+    use crate::cpu::layout::Place;
+    use crate::executor::Executor;
+    use crate::rng::Rng;
+    use crate::tensor::Tensor;
+    use crate::weights::Weights;
+
+    fn normal(shape: &[usize], seed: u64) -> Tensor {
+        let mut rng = Rng::keyed(seed, &[]);
+        Tensor::new(shape, (0..shape.iter().product()).map(|_| rng.normal() as f32).collect()).unwrap()
+    }
+
+    fn norm(values: impl Iterator<Item = f32>) -> f64 {
+        values.map(|v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt()
+    }
+
+    fn off(exact: &[f32], found: &[impl Element]) -> f64 {
+        norm(exact.iter().zip(found).map(|(a, b)| a - b.to_f32()))
+    }
+
+    /// Steps in both precisions. Where an activation bends, what is almost the same may have another gradient,
+    /// and after many layers the two would be of two networks; so the way back begins, in both, with what the
+    /// forward pass in bf16 left behind.
+    #[test]
+    fn bf16_is_near_f32_forward_and_back_on_every_instruction_set() {
+        for (body, frozen) in
+            [(Body::Separable, None), (Body::Separable, Some(4)), (Body::Full, None), (Body::Full, Some(4))]
+        {
+            let architecture = Architecture {
+                body,
+                width_multiplier: 0.25,
+                resolution: 65,
+                classes: 5,
+                ..Architecture::default()
+            };
+            let weights = Weights::random(&architecture, 3).unwrap();
+            let (images, d_logits) = (normal(&[6, 65, 65, 3], 1), normal(&[6, 5], 2));
+            let step = |options: CpuOptions| {
+                let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+                executor.freeze(frozen).unwrap();
+                executor.zero_grad();
+                executor.forward(&images).unwrap();
+                executor
+            };
+            for isa in Isa::testable() {
+                let what = format!("{body:?}, {frozen:?} frozen, {}", isa.name());
+                let mut exact = step(CpuOptions::default());
+                let precision = Precision::Bf16;
+                let mut rough = step(CpuOptions { isa: Some(isa), precision, ..CpuOptions::default() });
+                let (Maps::F32(to), Maps::Bf16(from)) = (&mut exact.maps, &rough.maps) else {
+                    panic!("{what}: precisions");
+                };
+                let (exact_training, training) = (&mut exact.training, &rough.training);
+                for (index, place) in training.layout.outputs.iter().enumerate().take(4) {
+                    let Place::Kept(place) = place else { panic!("{what}: all are kept") };
+                    let z = &to.block[place.clone()];
+                    let off = off(z, &from.block[place.clone()]) / norm(z.iter().copied());
+                    assert!(off > 0.0 && off < 0.04, "{what}: output {index} is off by {off}");
+                }
+                exact_training.states.clone_from(&training.states);
+                exact_training.pooled.copy_from_slice(&training.pooled);
+                let widen = |to: &mut Buffer, from: &Buffer<bf16>| {
+                    to.iter_mut().zip(from.iter()).for_each(|(to, from)| *to = from.to_f32());
+                };
+                widen(&mut to.input, &from.input);
+                widen(&mut to.block, &from.block);
+                widen(&mut to.shared, &from.shared);
+                exact.backward(&d_logits).unwrap();
+                rough.backward(&d_logits).unwrap();
+                let (exact, rough) = (exact.parameters(), rough.parameters());
+                assert_eq!(exact.len(), rough.len(), "{what}");
+                for (exact, rough) in exact.iter().zip(&rough) {
+                    let off = off(exact.grad, rough.grad) / norm(exact.grad.iter().copied());
+                    // (The classifier is f32, but for what it reads.)
+                    let rounded = !exact.name.starts_with("classifier.");
+                    assert!(off < 0.04 && (off > 0.0 || !rounded), "{what}: {} is off by {off}", exact.name);
+                }
+            }
+        }
+    }
+
+    /// A few images, learnt by heart.
+    #[test]
+    fn bf16_learns_as_f32_does() {
+        let architecture =
+            Architecture { width_multiplier: 0.25, resolution: 33, classes: 3, ..Architecture::default() };
+        let weights = Weights::random(&architecture, 3).unwrap();
+        let images = normal(&[9, 33, 33, 3], 1);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let options = CpuOptions { precision, ..CpuOptions::default() };
+            let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+            let mut losses = Vec::new();
+            for _ in 0..40 {
+                executor.zero_grad();
+                let logits = executor.forward(&images).unwrap();
+                // Cross-entropy; image i is of class i mod 3.
+                let (mut loss, mut d) = (0.0, logits.clone());
+                for (image, d) in d.data_mut().chunks_exact_mut(3).enumerate() {
+                    let total: f32 = d.iter().map(|logit| logit.exp()).sum();
+                    d.iter_mut().for_each(|logit| *logit = logit.exp() / total);
+                    loss -= d[image % 3].ln() / 9.0;
+                    d[image % 3] -= 1.0;
+                    d.iter_mut().for_each(|d| *d /= 9.0);
+                }
+                losses.push(loss);
+                executor.backward(&d).unwrap();
+                for parameter in executor.parameters() {
+                    parameter
+                        .value
+                        .iter_mut()
+                        .zip(&*parameter.grad)
+                        .for_each(|(value, d)| *value -= 0.05 * d);
+                }
+            }
+            let last = losses[losses.len() - 1];
+            assert!(losses[0] > 0.9 && last < 0.4, "{}: {losses:?}", precision.name());
+        }
+    }
+}

@@ -553,29 +553,46 @@ mod tests {
         }
     }
 
+    fn images(batch: usize, architecture: &Architecture, seed: u64) -> Tensor {
+        let resolution = architecture.resolution;
+        let mut rng = crate::rng::Rng::keyed(seed, &[]);
+        let pixels = (0..batch * resolution * resolution * 3).map(|_| rng.normal() as f32).collect();
+        Tensor::new(&[batch, resolution, resolution, 3], pixels).unwrap()
+    }
+
     #[test]
     fn neither_threads_nor_recomputing_change_a_bit() {
-        let architecture = small();
-        let weights = Weights::random(&architecture, 3).unwrap();
-        let mut rng = crate::rng::Rng::keyed(1, &[]);
-        for batch in [1, 2, 5] {
-            let images: Vec<f32> = (0..batch * 33 * 33 * 3).map(|_| rng.normal() as f32).collect();
-            let images = Tensor::new(&[batch, 33, 33, 3], images).unwrap();
-            let results: Vec<_> = [(1, false), (2, false), (3, false), (2, true)]
-                .into_iter()
-                .map(|(threads, recompute)| {
-                    let options = CpuOptions { threads: Some(threads), recompute, ..CpuOptions::default() };
-                    let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
-                    let inferred = executor.infer(&images).unwrap();
-                    executor.zero_grad();
-                    let logits = executor.forward(&images).unwrap();
-                    executor.backward(&logits).unwrap();
-                    let grads: Vec<Vec<f32>> =
-                        executor.parameters().into_iter().map(|p| p.grad.to_vec()).collect();
-                    (inferred, logits, grads, executor.weights())
-                })
-                .collect();
-            assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "batch {batch}");
+        for (body, precision) in [
+            (Body::Separable, Precision::F32),
+            (Body::Separable, Precision::Bf16),
+            (Body::Full, Precision::Bf16),
+        ] {
+            let architecture = Architecture { body, ..small() };
+            let weights = Weights::random(&architecture, 3).unwrap();
+            for batch in [1, 2, 5] {
+                let images = images(batch, &architecture, batch as u64);
+                let results: Vec<_> = [(1, false), (2, false), (3, false), (2, true)]
+                    .into_iter()
+                    .map(|(threads, recompute)| {
+                        let options = CpuOptions {
+                            threads: Some(threads),
+                            recompute,
+                            precision,
+                            ..CpuOptions::default()
+                        };
+                        let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+                        let inferred = executor.infer(&images).unwrap();
+                        executor.zero_grad();
+                        let logits = executor.forward(&images).unwrap();
+                        executor.backward(&logits).unwrap();
+                        let grads: Vec<Vec<f32>> =
+                            executor.parameters().into_iter().map(|p| p.grad.to_vec()).collect();
+                        (inferred, logits, grads, executor.weights())
+                    })
+                    .collect();
+                let what = format!("{body:?}, {}, batch {batch}", precision.name());
+                assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{what}");
+            }
         }
     }
 }

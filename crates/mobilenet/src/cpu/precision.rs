@@ -6,12 +6,14 @@ use mobilenet_kernels::bf16::{self as products, PackedBf16};
 use mobilenet_kernels::conv::{self, ConvGeometry};
 use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::{Buffer, Element, Isa};
+use serde::{Deserialize, Serialize};
 
 use crate::architecture::Layer;
 
 /// What feature maps, their gradients and the weights of products are kept in while a network runs. Sums
 /// are f32, and so is what training changes: weights, their gradients, statistics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits: the reference.
     #[default]
