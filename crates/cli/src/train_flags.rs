@@ -171,8 +171,8 @@ pub struct RunFlags {
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Number format of feature maps and their gradients while training and evaluating: f32, or bf16 (half
-    /// the memory, faster where the processor has AMX); weights stay f32 [default: f32]
+    /// Number format of feature maps and their gradients while training and evaluating: f32, or bf16 (little
+    /// more than half the memory, faster where the processor has AMX); weights stay f32 [default: f32]
     #[arg(long, value_name = "FORMAT")]
     precision: Option<Precision>,
     /// Threads that compute; results do not depend on it [default: one a core]

@@ -100,7 +100,7 @@ fn a_buffer_and_a_pool_of_bf16() {
     assert_eq!(buffer.len(), 100);
     let image: Vec<bf16> = narrowed(&[1.0, -2.0, 3.0, 6.0]);
     let (mut sums, mut mean) = ([0.0; 2], [0.0; 2]);
-    pooling::global_average(&image, &mut sums, &mut mean);
+    pooling::global_average(Isa::best(), &image, &mut sums, &mut mean);
     assert_eq!(mean, [2.0, 2.0]);
     assert_eq!(<bf16 as Element>::from_f32(1.0 + 1.0 / 256.0), bf16::ONE, "of two equally near the even one");
 }
