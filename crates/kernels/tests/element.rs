@@ -4,7 +4,7 @@ mod support;
 
 use half::bf16;
 use mobilenet_kernels::depthwise::{Present, RowEpilogue, RowGeometry, convolve_row};
-use mobilenet_kernels::{Buffer, Clamp, Element, pooling};
+use mobilenet_kernels::{Buffer, Clamp, Element, Isa, pooling};
 use support::{CHANNELS, Random, on_every_isa};
 
 fn narrowed(values: &[f32]) -> Vec<bf16> {
