@@ -6,6 +6,7 @@
 
 use half::bf16;
 
+#[cfg(target_arch = "x86_64")]
 use super::PackedBf16;
 #[cfg(target_arch = "x86_64")]
 use super::amx::{self, K_STEP, TileRows};
@@ -60,6 +61,7 @@ impl ConvFilter {
 ///
 /// # Panics
 /// As [`conv::convolve_rows`].
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 pub fn convolve_rows(
     geometry: ConvGeometry,
     inputs: &[[&[f32]; 3]],

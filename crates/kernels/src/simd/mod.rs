@@ -306,6 +306,7 @@ pub(crate) trait Kernel {
     /// What it returns.
     type Output;
     /// Whether it loads or stores bf16, for which some instruction sets have instructions of their own.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     const BF16: bool = false;
 
     /// Does the work. Implementations are `#[inline(always)]`.
