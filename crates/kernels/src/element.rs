@@ -10,7 +10,8 @@ pub trait Element: sealed::Vectors + Copy + Default + Send + Sync + std::fmt::De
     /// The value.
     fn to_f32(self) -> f32;
 
-    /// The nearest value of this type; of two equally near the even one. NaN stays NaN.
+    /// The nearest value of this type; of two equally near the even one. NaN stays NaN. (Kernels store bf16
+    /// by an instruction of its own where there is AVX512-BF16, which takes denormal values as zero.)
     fn from_f32(value: f32) -> Self;
 }
 
