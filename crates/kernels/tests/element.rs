@@ -86,9 +86,8 @@ fn stores_round_to_the_nearest_and_keep_what_is_not_a_number() {
         for (found, &value) in found.iter().zip(&values) {
             let expected = bf16::from_f32(value);
             // AVX512-BF16's own instruction takes denormal values as zero.
-            let flushed = ["avx512bf16", "amx"].contains(&isa.name())
-                && value.is_subnormal()
-                && found.to_f32() == 0.0;
+            let flushed =
+                ["avx512bf16", "amx"].contains(&isa.name()) && value.is_subnormal() && found.to_f32() == 0.0;
             let same = *found == expected || found.is_nan() && expected.is_nan() || flushed;
             assert!(same, "{}: {value:e} ({:#x}) became {found:e}", isa.name(), value.to_bits());
         }
