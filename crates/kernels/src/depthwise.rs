@@ -10,7 +10,6 @@
 use crate::activation::Clamp;
 use crate::element::Element;
 use crate::isa::Isa;
-use crate::prefetch::prefetch;
 use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
 
 /// Taps of the filter.
@@ -183,11 +182,11 @@ impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
         for first in (0..channels).step_by(together) {
             let channels = first..channels.min(first + together);
             for (index, &rows) in inputs.iter().enumerate() {
-                prefetch(ahead.next().unwrap_or_default());
                 let output = output[index * outputs * output_stride..].as_mut_ptr();
                 let mut row = ConvolveRow { geometry, rows, weights, epilogue, output };
                 // SAFETY: `convolve_rows` checked every length.
                 unsafe {
+                    simd::prefetch_all(s, ahead.next().unwrap_or_default());
                     match (stride, dilation) {
                         (1, 1) if slides => row.slide::<S, 1>(s, channels.clone()),
                         (2, 1) if slides => row.slide::<S, 2>(s, channels.clone()),

@@ -22,7 +22,6 @@ pub mod isa;
 pub mod parallel;
 pub mod peak;
 pub mod pooling;
-pub mod prefetch;
 mod simd;
 
 pub use activation::Clamp;

@@ -30,11 +30,12 @@
 //!         network.backward(&loss.d_logits)?;
 //!         optimizer.step(&mut network)?;
 //! #       losses.push(loss.value);
-//! #       if losses.len() % 6 == 0 { break }
+//! #       if losses.len() % 40 == 0 { break }
 //!     }
 //! }
 //! # assert!(losses.iter().all(|loss| loss.is_finite()), "{losses:?}");
-//! # assert!(losses[6..].iter().any(|&loss| loss < losses[0]), "{losses:?}"); // (Twelve steps are few.)
+//! # let last: f64 = losses[70..].iter().sum::<f64>() / 10.0;
+//! # assert!(last < 0.8 * losses[0], "{losses:?}"); // (Of ten batches, after eighty.)
 //! model.weights = network.weights();
 //! # let folder = tempfile::tempdir()?;
 //! # std::env::set_current_dir(&folder)?;

@@ -43,7 +43,7 @@ pub(super) trait TileRows {
     fn height(&self) -> usize;
     /// Values from row to row of A.
     fn stride(&self) -> usize;
-    /// Pieces of k, which B has one behind the other,
+    /// Pieces of k, which B has one behind the other (one only, if it is longer than a block),
     fn segments(&self) -> usize;
     /// and values in each of them.
     fn k(&self) -> usize;
@@ -129,6 +129,7 @@ pub(super) unsafe fn run<A: TileRows, C: Element>(
     }
     let k = a.k();
     let blocks = k.div_ceil(K_BLOCK).max(1);
+    debug_assert!(blocks == 1 || a.segments() == 1, "blocks of k are of one segment");
     let pairs = tiles.div_ceil(2);
     let mut sums = [const { MaybeUninit::<Sums>::uninit() }; GROUP];
     let mut tails = Tails::default();

@@ -6,11 +6,11 @@
 use half::bf16;
 
 use crate::buffer::Buffer;
+use crate::element::convert;
 use crate::gemm::{self, Ahead, MatrixMut, MatrixRef};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Kind;
-use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
 
 /// Rows that are brought into another form at a time: what the scratch memory holds.
 const ROWS: usize = 512;
@@ -53,37 +53,12 @@ fn widened(isa: Isa, a: MatrixRef<bf16>, b: MatrixRef<bf16>, mut c: MatrixMut<f3
         let rows = ROWS.min(a.rows - first);
         let [a, b] =
             [(a, &mut *wide_a, strides[0]), (b, &mut *wide_b, strides[1])].map(|(from, to, stride)| {
-                assert!(from.columns <= stride && rows * stride <= to.len());
-                // SAFETY: the constructor checked the extent of `from`, and the line above that of `to`.
-                unsafe { dispatch(isa, Widen { from, first, rows, to: to.as_mut_ptr(), stride }) };
+                for (row, to) in (first..first + rows).zip(to.chunks_exact_mut(stride)) {
+                    let from = &from.data[row * from.stride..][..from.columns];
+                    convert(isa, from, &mut to[..from.len()]);
+                }
                 MatrixRef::new(&*to, rows, from.columns, stride)
             });
         gemm::gemm_transposed_accumulate(isa, a, b, c.reborrow(), Ahead::default());
-    }
-}
-
-/// Copies `rows` rows from `first` on, in f32, to where they are `stride` apart.
-struct Widen<'a> {
-    from: MatrixRef<'a, bf16>,
-    first: usize,
-    rows: usize,
-    to: *mut f32,
-    stride: usize,
-}
-
-impl Kernel for Widen<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self, s: S) {
-        for row in 0..self.rows {
-            let from = self.from.data.as_ptr().wrapping_add((self.first + row) * self.from.stride);
-            let to = self.to.wrapping_add(row * self.stride);
-            // SAFETY: both have the row, of as many columns.
-            for_channel_blocks!(S, self.from.columns, |at, n, PARTIAL| unsafe {
-                let values = simd::load::<S, PARTIAL>(s, from.add(at), n);
-                simd::store::<S, PARTIAL>(s, to.add(at), values, n);
-            });
-        }
     }
 }

@@ -210,6 +210,16 @@ pub(crate) unsafe fn store<S: Simd, const PARTIAL: bool>(s: S, to: *mut impl Ele
     unsafe { if PARTIAL { Vectors::store_n(s, to, v, n) } else { Vectors::store(s, to, v) } }
 }
 
+/// Asks for the cache lines of `values`, see [`Simd::prefetch`].
+#[inline(always)]
+pub(crate) unsafe fn prefetch_all<S: Simd, T>(s: S, values: &[T]) {
+    const LINE: usize = 64;
+    for at in (0..size_of_val(values)).step_by(LINE) {
+        // SAFETY: the instruction set is there (the caller's promise).
+        unsafe { s.prefetch(values.as_ptr().wrapping_byte_add(at).cast()) };
+    }
+}
+
 /// Stores two full vectors side by side.
 #[inline(always)]
 pub(crate) unsafe fn store_pair<S: Simd>(s: S, to: *mut impl Element, left: S::V, right: S::V) {

@@ -9,7 +9,7 @@
 use half::bf16;
 use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef};
 use mobilenet_kernels::parallel::{Pool, chunks};
-use mobilenet_kernels::{Buffer, Clamp, Element, Isa, pooling};
+use mobilenet_kernels::{Buffer, Clamp, Element, Isa, element, pooling};
 
 use super::plan::{Plan, Stage};
 use super::precision::{Number, Precision};
@@ -255,7 +255,7 @@ impl<E: Number> InferenceIn<E> {
             }
             Input::Features(_) => {
                 for (to, from) in output.chunks_exact_mut(stride).zip(values.chunks_exact(features)) {
-                    convert(from, &mut to[..features]);
+                    element::convert(self.plan.isa, from, &mut to[..features]);
                 }
             }
         }
@@ -315,13 +315,6 @@ impl<E: Number> InferenceIn<E> {
             let row = &mut output[image * stride..][..stride];
             end.write(plan.isa, &current[..last], &mut memory[0].end, row);
         }
-    }
-}
-
-/// Copies values from one type to another.
-fn convert<E: Element, O: Element>(from: &[E], to: &mut [O]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = O::from_f32(from.to_f32());
     }
 }
 
@@ -477,9 +470,9 @@ impl End {
                 memory.sums.resize(features, 0.0);
                 memory.mean.resize(features, 0.0);
                 pooling::global_average(isa, map, &mut memory.sums, &mut memory.mean);
-                convert(&memory.mean, &mut row[..features]);
+                element::convert(isa, &memory.mean, &mut row[..features]);
             }
-            Self::Map => convert(map, row),
+            Self::Map => element::convert(isa, map, row),
         }
     }
 }

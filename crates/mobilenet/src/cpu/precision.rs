@@ -307,7 +307,7 @@ impl Number for bf16 {
     }
 
     fn multiply_ahead(a: MatrixRef<bf16>, b: &PackedBf16, c: MatrixMut<bf16>, _: [&[bf16]; 2]) {
-        mobilenet_kernels::bf16::gemm(a, b, 0, c, Epilogue::default());
+        products::gemm(a, b, 0, c, Epilogue::default());
     }
 
     fn accumulate_transposed(
@@ -318,6 +318,6 @@ impl Number for bf16 {
         scratch: &mut Buffer,
         _: &[bf16],
     ) {
-        mobilenet_kernels::bf16::gemm_transposed_accumulate(isa, a, b, c, scratch);
+        products::gemm_transposed_accumulate(isa, a, b, c, scratch);
     }
 }
