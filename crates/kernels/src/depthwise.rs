@@ -65,6 +65,7 @@ impl RowGeometry {
     }
 
     /// Of output `x`: the first pixel that it reads, counted from the first that is there.
+    #[inline(always)]
     fn first_pixel(&self, x: usize) -> isize {
         (x * self.stride) as isize - self.present.map_or(0, |present| present.left as isize)
     }
@@ -169,13 +170,9 @@ impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
         }
         // As many channels at a time as leave all rows of them in the first-level cache.
         let slides = S::REGISTERS >= 32 && dilation == 1 && stride <= 2;
-        let together = if slides {
-            const CACHE: usize = 8 * 1024;
-            let pixels = (inputs.len() * stride + 2) * (outputs * stride + 2) + inputs.len() * outputs;
-            (CACHE / pixels / S::LANES).max(1) * S::LANES
-        } else {
-            channels
-        };
+        const CACHE: usize = 8 * 1024;
+        let pixels = (inputs.len() * stride + 2) * (outputs * stride + 2) + inputs.len() * outputs;
+        let together = (CACHE / pixels / S::LANES).max(1) * S::LANES;
         // Asked for evenly.
         let turns = channels.div_ceil(together) * inputs.len();
         let mut ahead = ahead.chunks(ahead.len().div_ceil(turns.max(1)).max(1));
@@ -190,9 +187,9 @@ impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
                     match (stride, dilation) {
                         (1, 1) if slides => row.slide::<S, 1>(s, channels.clone()),
                         (2, 1) if slides => row.slide::<S, 2>(s, channels.clone()),
-                        (1, 1) => row.row::<S, 4, 1>(s),
-                        (2, 1) => row.row::<S, 2, 2>(s),
-                        _ => row.row::<S, 0, 0>(s),
+                        (1, 1) => row.row::<S, 4, 1>(s, channels.clone()),
+                        (2, 1) => row.row::<S, 2, 2>(s, channels.clone()),
+                        _ => row.row::<S, 0, 0>(s, channels.clone()),
                     }
                 }
             }
@@ -206,6 +203,15 @@ struct ConvolveRow<'a, E, O> {
     weights: &'a [f32],
     epilogue: Option<RowEpilogue<'a>>,
     output: *mut O,
+}
+
+/// What the outputs of a block of channels share.
+struct Sums<S: Simd> {
+    /// What a sum begins with.
+    start: S::V,
+    weights: [[S::V; 3]; 3],
+    low: S::V,
+    high: S::V,
 }
 
 /// A block of channels of all nine taps, which are `channels` apart.
@@ -235,8 +241,7 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
     unsafe fn slide<S: Simd, const STRIDE: usize>(&mut self, s: S, range: std::ops::Range<usize>) {
         let RowGeometry { outputs, pixel_stride, output_stride, .. } = self.geometry;
         let inner = self.geometry.inner();
-        // Without an epilogue: bounds that keep everything (and NaN) as it is.
-        let Clamp { low, high } = self.epilogue.map_or(Clamp::IDENTITY, |RowEpilogue { clamp, .. }| clamp);
+        let Clamp { low, high } = self.clamp();
         // SAFETY: see `run`; between the bounds of `inner` every pixel is there.
         unsafe {
             let (low, high) = (s.splat(low), s.splat(high));
@@ -336,6 +341,12 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
         }
     }
 
+    /// Without an epilogue: bounds that keep everything (and NaN) as it is.
+    #[inline(always)]
+    fn clamp(&self) -> Clamp {
+        self.epilogue.map_or(Clamp::IDENTITY, |RowEpilogue { clamp, .. }| clamp)
+    }
+
     /// What the sums begin with: the bias.
     #[inline(always)]
     unsafe fn start<S: Simd, const PARTIAL: bool>(&self, s: S, c: usize, n: usize) -> S::V {
@@ -348,42 +359,46 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
         }
     }
 
-    /// The row, `GROUP` outputs at a time, which share what they load; what is left, and everything
-    /// when `GROUP` is 0 (stride and dilation known at run time only), one at a time.
+    /// Some channels of the row, a vector after the other, `GROUP` outputs at a time, which share what they
+    /// load; what is left, and everything when `GROUP` is 0 (stride and dilation known at run time
+    /// only), one at a time. The filter stays in registers.
     #[inline(always)]
-    unsafe fn row<S: Simd, const GROUP: usize, const STRIDE: usize>(&mut self, s: S) {
-        let RowGeometry { outputs, channels, .. } = self.geometry;
+    unsafe fn row<S: Simd, const GROUP: usize, const STRIDE: usize>(
+        &mut self,
+        s: S,
+        range: std::ops::Range<usize>,
+    ) {
+        let RowGeometry { outputs, .. } = self.geometry;
         let inner = self.geometry.inner();
+        let Clamp { low, high } = self.clamp();
         // SAFETY: see `run`.
         unsafe {
-            for x in (0..inner.start).chain(inner.end..outputs) {
-                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
-                    let weights = self.filter::<S, PARTIAL>(s, c, n);
-                    self.at_edge::<S, PARTIAL>(s, c, n, x, &weights);
-                });
-            }
-            let mut x = inner.start;
-            while GROUP > 0 && x + GROUP <= inner.end {
-                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
-                    let weights = self.filter::<S, PARTIAL>(s, c, n);
-                    self.group::<S, PARTIAL, GROUP, STRIDE>(s, c, n, x, &weights);
-                });
-                x += GROUP;
-            }
-            while GROUP > 2 && x + 2 <= inner.end {
-                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
-                    let weights = self.filter::<S, PARTIAL>(s, c, n);
-                    self.group::<S, PARTIAL, 2, STRIDE>(s, c, n, x, &weights);
-                });
-                x += 2;
-            }
-            while x < inner.end {
-                for_channel_blocks!(S, channels, |c, n, PARTIAL| {
-                    let weights = self.filter::<S, PARTIAL>(s, c, n);
-                    self.single::<S, PARTIAL>(s, c, n, x, &weights);
-                });
-                x += 1;
-            }
+            let (low, high) = (s.splat(low), s.splat(high));
+            for_channel_blocks!(S, range.len(), |c, n, PARTIAL| {
+                let c = range.start + c;
+                let sums = Sums {
+                    start: self.start::<S, PARTIAL>(s, c, n),
+                    weights: self.filter::<S, PARTIAL>(s, c, n),
+                    low,
+                    high,
+                };
+                for x in (0..inner.start).chain(inner.end..outputs) {
+                    self.at_edge::<S, PARTIAL>(s, c, n, x, &sums);
+                }
+                let mut x = inner.start;
+                while GROUP > 0 && x + GROUP <= inner.end {
+                    self.group::<S, PARTIAL, GROUP, STRIDE>(s, c, n, x, &sums);
+                    x += GROUP;
+                }
+                while GROUP > 2 && x + 2 <= inner.end {
+                    self.group::<S, PARTIAL, 2, STRIDE>(s, c, n, x, &sums);
+                    x += 2;
+                }
+                while x < inner.end {
+                    self.single::<S, PARTIAL>(s, c, n, x, &sums);
+                    x += 1;
+                }
+            });
         }
     }
 
@@ -400,12 +415,12 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
         c: usize,
         n: usize,
         x: usize,
-        weights: &[[S::V; 3]; 3],
+        Sums { start, weights, low, high }: &Sums<S>,
     ) {
         // SAFETY: see `run`; the last column that is read belongs to the group's last output.
         unsafe {
             let pixel = self.geometry.pixel_stride;
-            let mut sums = [self.start::<S, PARTIAL>(s, c, n); GROUP];
+            let mut sums = [*start; GROUP];
             for ky in 0..3 {
                 let row =
                     self.rows[ky].as_ptr().offset(self.geometry.first_pixel(x) * pixel as isize + c as isize);
@@ -419,7 +434,7 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
                 }
             }
             for (output, sum) in sums.into_iter().enumerate() {
-                self.finish::<S, PARTIAL>(s, c, n, x + output, sum);
+                self.finish::<S, PARTIAL>(s, c, n, x + output, s.clamp(sum, *low, *high));
             }
         }
     }
@@ -431,12 +446,12 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
         c: usize,
         n: usize,
         x: usize,
-        weights: &[[S::V; 3]; 3],
+        Sums { start, weights, low, high }: &Sums<S>,
     ) {
         // SAFETY: see `run`.
         unsafe {
             let RowGeometry { pixel_stride, dilation, .. } = self.geometry;
-            let mut sum = self.start::<S, PARTIAL>(s, c, n);
+            let mut sum = *start;
             let at = self.geometry.first_pixel(x) * pixel_stride as isize + c as isize;
             for ky in 0..3 {
                 let row = self.rows[ky].as_ptr().offset(at);
@@ -445,7 +460,7 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
                     sum = s.mul_add(value, weights[ky][kx], sum);
                 }
             }
-            self.finish::<S, PARTIAL>(s, c, n, x, sum);
+            self.finish::<S, PARTIAL>(s, c, n, x, s.clamp(sum, *low, *high));
         }
     }
 
@@ -457,13 +472,13 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
         c: usize,
         n: usize,
         x: usize,
-        weights: &[[S::V; 3]; 3],
+        Sums { start, weights, low, high }: &Sums<S>,
     ) {
         // SAFETY: see `run`; only pixels that are there are read.
         unsafe {
             let RowGeometry { pixel_stride, dilation, .. } = self.geometry;
             let count = self.geometry.present.map_or(0, |present| present.count);
-            let mut sum = self.start::<S, PARTIAL>(s, c, n);
+            let mut sum = *start;
             for ky in 0..3 {
                 for kx in 0..3 {
                     let pixel = self.geometry.first_pixel(x) + (kx * dilation) as isize;
@@ -473,7 +488,7 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
                     }
                 }
             }
-            self.finish::<S, PARTIAL>(s, c, n, x, sum);
+            self.finish::<S, PARTIAL>(s, c, n, x, s.clamp(sum, *low, *high));
         }
     }
 
@@ -481,10 +496,6 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
     unsafe fn finish<S: Simd, const PARTIAL: bool>(&mut self, s: S, c: usize, n: usize, x: usize, sum: S::V) {
         // SAFETY: see `run`.
         unsafe {
-            let mut sum = sum;
-            if let Some(RowEpilogue { clamp, .. }) = self.epilogue {
-                sum = s.clamp(sum, s.splat(clamp.low), s.splat(clamp.high));
-            }
             let to = self.output.add(x * self.geometry.output_stride + c);
             simd::store::<S, PARTIAL>(s, to, sum, n);
         }

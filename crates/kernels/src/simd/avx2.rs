@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{Kernel, Simd};
+use super::{Kernel, Simd, TileWalk, x86_tile};
 
 /// Proof that AVX2 and FMA are present.
 #[derive(Clone, Copy)]
@@ -54,6 +54,18 @@ impl Simd for Avx2 {
     const REGISTERS: usize = 16;
     const TILE_ROWS: usize = 6;
 
+    #[inline(always)]
+    unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
+        self,
+        walk: TileWalk,
+    ) -> [[Self::V; VECTORS]; ROWS] {
+        unsafe {
+            if VECTORS == 2 {
+                return x86_tile::in_ymm::<ROWS, VECTORS>(walk);
+            }
+            walk.sums::<Self, ROWS, VECTORS>(self)
+        }
+    }
     #[inline(always)]
     unsafe fn splat(self, x: f32) -> Self::V {
         unsafe { _mm256_set1_ps(x) }

@@ -10,6 +10,8 @@ pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86_tile;
 
 use half::bf16;
 
