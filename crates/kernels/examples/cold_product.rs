@@ -45,7 +45,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{:>16}  {:>4}  {:>7}  {:>9}  {:>9}  of the peak",
         "m×k×n", "type", "weights", "median µs", "fastest"
     );
-    for (m, k, n) in [(784, 256, 256), (196, 512, 512), (49, 512, 1024), (49, 1024, 1024), (1, 1024, 1000)] {
+    for (m, k, n) in [
+        (448, 32, 64),
+        (448, 64, 128),
+        (448, 128, 128),
+        (784, 256, 256),
+        (196, 512, 512),
+        (49, 512, 1024),
+        (49, 1024, 1024),
+        (1, 1024, 1000),
+    ] {
         let bias = vec![0.1; n];
         let epilogue = Epilogue { bias: Some(&bias), clamp: Some(Clamp::RELU) };
         let copies = |value_bytes: usize| (TURNS / (k * n * value_bytes)).max(1);

@@ -8,6 +8,7 @@
 //!   into panels once ([`PackedB`]): forward (B = Wᵀ) and input gradient (B = W);
 //! - [`gemm_transposed_accumulate`] computes C += Aᵀ·B with both row-major: the weight gradient.
 
+use std::hint::black_box;
 use std::marker::PhantomData;
 
 use crate::activation::Clamp;
@@ -480,7 +481,8 @@ impl Tile {
         let k = segments.len() * self.steps;
         let ahead_step = self.ahead_len.div_ceil((tiles * k).max(1));
         let next_step = self.next_len.div_ceil((tiles * k).max(1));
-        let steps = (ahead_step, next_step);
+        // (Opaque: what the compiler sees through, it divides anew in every step.)
+        let steps = black_box((ahead_step, next_step));
         let (mut ahead, mut next) = (self.ahead, self.next);
         let (mut left, mut a) = (rows, 0);
         for tile in 0..tiles {
@@ -503,8 +505,8 @@ impl Tile {
             walk!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
             a += height * self.a_row;
             c = c.wrapping_add(height * self.c_row);
-            ahead = ahead.wrapping_add(ahead_step * k);
-            next = next.wrapping_add(next_step * k);
+            ahead = ahead.wrapping_add(steps.0 * k);
+            next = next.wrapping_add(steps.1 * k);
             left -= height;
         }
     }

@@ -1,6 +1,8 @@
 //! The register tile of a product of bf16, over whatever multiplies and adds, and the end of every
 //! product.
 
+use std::hint::black_box;
+
 use half::bf16;
 
 use super::Product;
@@ -120,7 +122,8 @@ impl Tile {
         let tiles = rows.div_ceil(M::Simd::TILE_ROWS);
         // Asked for evenly; less than a line a step: rather some lines twice than any too late.
         let steps = self.k / M::STEP;
-        let ahead_step = ahead_len.div_ceil((tiles * steps).max(1));
+        // (Opaque: what the compiler sees through, it divides anew in every step.)
+        let ahead_step = black_box(ahead_len.div_ceil((tiles * steps).max(1)));
         let mut ahead = ahead;
         let mut sums = [0.0; SUMS];
         let mut left = rows;
