@@ -2,7 +2,7 @@
 //! registers of the product's tile, so that no patch is ever written.
 
 use crate::element::Element;
-use crate::gemm::{Epilogue, MatrixMut, PackedB, Tile, panel_width};
+use crate::gemm::{Epilogue, MatrixMut, PackedB, Tile, VALUE, panel_width};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, TILE_VECTORS, dispatch};
 
@@ -97,9 +97,10 @@ impl<C: Element> Kernel for ConvolveRows<'_, C> {
             let column = first_column + j;
             let tile = Tile {
                 steps: 3 * channels / runs,
-                a_row: stride * channels,
-                a_step: 1,
-                b_step: width,
+                half_step: false,
+                a_row: stride * channels * VALUE,
+                a_step: VALUE,
+                b_step: width * VALUE,
                 c_row: output.stride,
                 columns: width.min(output.columns - j),
                 accumulate: false,

@@ -336,9 +336,10 @@ impl Kernel for Gemm<'_> {
                 let (next, next_len) = touched.share(block * panels + j / width, k_blocks * panels);
                 let tile = Tile {
                     steps,
-                    a_row: a.stride,
-                    a_step: 1,
-                    b_step: width,
+                    half_step: false,
+                    a_row: a.stride * VALUE,
+                    a_step: VALUE,
+                    b_step: width * VALUE,
                     c_row: c.stride,
                     columns: width.min(c.columns - j),
                     accumulate: block > 0,
@@ -393,11 +394,11 @@ pub fn padded_stride(isa: Isa, columns: usize) -> usize {
     (lines | 1) * LINE
 }
 
-struct TransposedGemm<'a> {
-    a: MatrixRef<'a>,
-    b: MatrixRef<'a>,
-    c: MatrixMut<'a>,
-    ahead: Ahead<'a>,
+pub(crate) struct TransposedGemm<'a> {
+    pub a: MatrixRef<'a>,
+    pub b: MatrixRef<'a>,
+    pub c: MatrixMut<'a>,
+    pub ahead: Ahead<'a>,
 }
 
 impl Kernel for TransposedGemm<'_> {
@@ -414,9 +415,10 @@ impl Kernel for TransposedGemm<'_> {
             let (next, next_len) = Ahead([second, &[]]).share(j / width, panels);
             let tile = Tile {
                 steps: a.rows,
-                a_row: 1,
-                a_step: a.stride,
-                b_step: b.stride,
+                half_step: false,
+                a_row: VALUE,
+                a_step: a.stride * VALUE,
+                b_step: b.stride * VALUE,
                 c_row: c.stride,
                 columns: width.min(c.columns - j),
                 accumulate: true,
@@ -437,11 +439,17 @@ impl Kernel for TransposedGemm<'_> {
     }
 }
 
-/// One register tile's walk: strides in values, and what to do at its end.
+/// Bytes of a value of A or B.
+pub(crate) const VALUE: usize = size_of::<f32>();
+
+/// One register tile's walk, and what to do at its end. The strides of A and B are in bytes, as a value of
+/// theirs may also be a pair of half as many bits.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
     /// Steps of k in each of A's segments.
     pub steps: usize,
+    /// See [`TileWalk`].
+    pub half_step: bool,
     pub a_row: usize,
     pub a_step: usize,
     pub b_step: usize,
@@ -479,10 +487,10 @@ impl Tile {
         let tiles = rows.div_ceil(S::TILE_ROWS);
         // Asked for evenly; less than a line a step: rather some lines twice than any too late.
         let k = segments.len() * self.steps;
-        let ahead_step = self.ahead_len.div_ceil((tiles * k).max(1));
-        let next_step = self.next_len.div_ceil((tiles * k).max(1));
+        let steps = [self.ahead_len, self.next_len].map(|len| len.div_ceil((tiles * k).max(1)) * VALUE);
         // (Opaque: what the compiler sees through, it divides anew in every step.)
-        let steps = black_box((ahead_step, next_step));
+        let [ahead_step, next_step] = black_box(steps);
+        let steps = (ahead_step, next_step);
         let (mut ahead, mut next) = (self.ahead, self.next);
         let (mut left, mut a) = (rows, 0);
         for tile in 0..tiles {
@@ -505,13 +513,13 @@ impl Tile {
             walk!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
             a += height * self.a_row;
             c = c.wrapping_add(height * self.c_row);
-            ahead = ahead.wrapping_add(steps.0 * k);
-            next = next.wrapping_add(steps.1 * k);
+            ahead = ahead.wrapping_byte_add(ahead_step * k);
+            next = next.wrapping_byte_add(next_step * k);
             left -= height;
         }
     }
 
-    /// One tile of `ROWS` rows and `VECTORS` vectors of columns; its rows of A begin `a` values
+    /// One tile of `ROWS` rows and `VECTORS` vectors of columns; its rows of A begin `a` bytes
     /// into each segment.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
@@ -532,6 +540,7 @@ impl Tile {
             let walk = TileWalk {
                 segments,
                 steps: self.steps,
+                half_step: self.half_step,
                 a,
                 a_row: self.a_row,
                 a_step: self.a_step,
@@ -551,10 +560,14 @@ impl Tile {
                 }
                 let Clamp { low, high } = self.clamp.unwrap_or(Clamp::IDENTITY);
                 let (low, high) = (s.splat(low), s.splat(high));
-                for (row, sums) in sums.into_iter().enumerate() {
-                    for (v, sum) in sums.into_iter().enumerate() {
-                        let sum = s.clamp(s.add(sum, bias[v]), low, high);
-                        simd::store::<S, false>(s, c.add(row * self.c_row + v * S::LANES), sum, S::LANES);
+                for (row, mut sums) in sums.into_iter().enumerate() {
+                    for (sum, bias) in sums.iter_mut().zip(bias) {
+                        *sum = s.clamp(s.add(*sum, bias), low, high);
+                    }
+                    let to = c.add(row * self.c_row);
+                    match sums.as_slice() {
+                        &[left, right] => simd::store_pair(s, to, left, right),
+                        _ => simd::store::<S, false>(s, to, sums[0], S::LANES),
                     }
                 }
                 return;

@@ -1,7 +1,7 @@
 //! C += Aᵀ·B: the weight gradient of a pointwise convolution.
 //!
-//! Both matrices are brought into another form first (`amx_transposed` for tiles, widened here for
-//! everything else), which takes r·(m + n) steps against the r·m·n of the product.
+//! Both matrices are brought into another form first (`amx_transposed` for tiles, `pairs` for vectors of pairs, widened
+//! here for everything else), which takes r·(m + n) steps against the r·m·n of the product.
 
 use half::bf16;
 
@@ -40,6 +40,9 @@ pub fn gemm_transposed_accumulate(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Isa` exists only where its instructions do; the shapes fit.
         Kind::Amx => unsafe { super::amx_transposed::run(a, b, c, scratch) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Kind::Avx512Bf16 => unsafe { super::pairs::run_transposed(isa, a, b, c, scratch) },
         _ => widened(isa, a, b, c, scratch),
     }
 }

@@ -7,9 +7,10 @@ use half::bf16;
 
 use super::{Kernel, Simd, TileWalk, x86_tile};
 
-/// Proof that AVX-512F is present, and if `BF16` also AVX-512BW, VL and BF16.
+/// Proof that AVX-512F is present, and if `BF16` also AVX-512BW, VL and BF16. With `PAIRS`, a value of the
+/// matrices that [`Simd::tile`] multiplies is a pair of bf16, neighbours in k.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512<const BF16: bool = false>;
+pub(crate) struct Avx512<const BF16: bool = false, const PAIRS: bool = false>;
 
 /// # Safety
 /// AVX-512F must be present, and the kernel's conditions hold.
@@ -17,6 +18,40 @@ pub(crate) struct Avx512<const BF16: bool = false>;
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise.
     unsafe { kernel.run(Avx512::<false>) }
+}
+
+/// Adds the products of the first halves of the pairs behind the walk.
+///
+/// # Safety
+/// AVX-512F, BW, VL and BF16 must be present, the half pair of each row of A there, and a row of B.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn last_half<const ROWS: usize, const VECTORS: usize>(
+    sums: &mut [[__m512; VECTORS]; ROWS],
+    segment: *const f32,
+    walk: TileWalk,
+) {
+    for (row, sums) in sums.iter_mut().enumerate() {
+        for (v, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller's promise. (The lower half of a lane is the first of its pair.)
+            unsafe {
+                let a = segment.byte_add(walk.a + row * walk.a_row + walk.steps * walk.a_step);
+                let a = _mm512_set1_epi32(i32::from(a.cast::<u16>().read_unaligned()));
+                let b = _mm512_loadu_si512(walk.b.byte_add(walk.steps * walk.b_step).add(v * 16).cast());
+                let [a, b] = [a, b].map(|v| transmute::<__m512i, __m512bh>(v));
+                *sum = _mm512_dpbf16_ps(*sum, b, a);
+            }
+        }
+    }
+}
+
+/// Like [`run_bf16`], but products are of pairs.
+///
+/// # Safety
+/// AVX-512F, BW, VL and BF16 must be present, and the kernel's conditions hold.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+pub(crate) unsafe fn run_pairs<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise.
+    unsafe { kernel.run(Avx512::<true, true>) }
 }
 
 /// # Safety
@@ -56,7 +91,7 @@ unsafe fn narrow(v: __m512) -> __m256i {
 // SAFETY (of every block below): AVX-512F is present where an `Avx512` exists, and pointers are
 // valid for the lanes touched, by the trait's contract; masked lanes are not touched.
 #[allow(clippy::undocumented_unsafe_blocks)]
-impl<const BF16: bool> Simd for Avx512<BF16> {
+impl<const BF16: bool, const PAIRS: bool> Simd for Avx512<BF16, PAIRS> {
     type V = __m512;
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
@@ -68,6 +103,13 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         walk: TileWalk,
     ) -> [[Self::V; VECTORS]; ROWS] {
         unsafe {
+            if PAIRS {
+                let mut sums = x86_tile::pairs_in_zmm::<ROWS, VECTORS>(walk);
+                if let (true, Some(segment)) = (walk.half_step, walk.segments.last()) {
+                    last_half::<ROWS, VECTORS>(&mut sums, *segment, walk);
+                }
+                return sums;
+            }
             if VECTORS == 2 && ROWS > 3 {
                 return x86_tile::in_zmm::<ROWS, VECTORS>(walk);
             }

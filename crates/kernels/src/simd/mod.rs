@@ -130,12 +130,14 @@ pub(crate) trait Simd: Copy {
 
 /// The way of a GEMM tile through k: row r of A continues in each of the segments at
 /// `a + r·a_row`, with a value every `a_step`; the rows of B follow one another over all segments,
-/// `b_step` apart. `ahead` and `next`, any addresses, are asked for on the way. Strides are in values.
+/// `b_step` apart. `ahead` and `next`, any addresses, are asked for on the way. Strides are in bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct TileWalk<'a> {
     pub segments: &'a [*const f32],
     /// In each segment.
     pub steps: usize,
+    /// Whether, where values are pairs, the first half of one more is left.
+    pub half_step: bool,
     pub a: usize,
     pub a_row: usize,
     pub a_step: usize,
@@ -151,38 +153,39 @@ impl TileWalk<'_> {
     /// [`Simd::tile`], for any instruction set.
     #[inline(always)]
     unsafe fn sums<S: Simd, const ROWS: usize, const VECTORS: usize>(self, s: S) -> [[S::V; VECTORS]; ROWS] {
+        const VALUE: usize = size_of::<f32>();
         let Self { a_row, a_step, b_step, ahead_step, next_step, .. } = self;
         let (mut b, mut ahead, mut next) = (self.b, self.ahead, self.next);
         // SAFETY: A and B are there as far as the walk goes (the caller's promise).
         unsafe {
             let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
             for segment in self.segments {
-                let mut a = segment.wrapping_add(self.a);
+                let mut a = segment.wrapping_byte_add(self.a);
                 let mut left = self.steps;
-                while S::LANE_STEPS > 0 && a_row > 1 && a_step == 1 && left >= S::LANE_STEPS {
-                    s.lane_steps::<ROWS, VECTORS>(&mut sums, (a, a_row), (b, b_step));
+                while S::LANE_STEPS > 0 && a_row > VALUE && a_step == VALUE && left >= S::LANE_STEPS {
+                    s.lane_steps::<ROWS, VECTORS>(&mut sums, (a, a_row / VALUE), (b, b_step / VALUE));
                     for _ in 0..S::LANE_STEPS {
                         s.prefetch(ahead);
-                        ahead = ahead.wrapping_add(ahead_step);
+                        ahead = ahead.wrapping_byte_add(ahead_step);
                     }
-                    a = a.wrapping_add(S::LANE_STEPS);
-                    b = b.wrapping_add(S::LANE_STEPS * b_step);
+                    a = a.wrapping_byte_add(S::LANE_STEPS * VALUE);
+                    b = b.wrapping_byte_add(S::LANE_STEPS * b_step);
                     left -= S::LANE_STEPS;
                 }
                 for _ in 0..left {
                     let columns = load_all::<S, false, VECTORS>(s, b, S::LANES);
                     for (row, sums) in sums.iter_mut().enumerate() {
-                        let scalar = s.splat(*a.add(row * a_row));
+                        let scalar = s.splat(*a.byte_add(row * a_row));
                         for (sum, column) in sums.iter_mut().zip(columns) {
                             *sum = s.mul_add(scalar, column, *sum);
                         }
                     }
                     s.prefetch(ahead);
                     s.prefetch(next);
-                    ahead = ahead.wrapping_add(ahead_step);
-                    next = next.wrapping_add(next_step);
-                    a = a.wrapping_add(a_step);
-                    b = b.wrapping_add(b_step);
+                    ahead = ahead.wrapping_byte_add(ahead_step);
+                    next = next.wrapping_byte_add(next_step);
+                    a = a.wrapping_byte_add(a_step);
+                    b = b.wrapping_byte_add(b_step);
                 }
             }
             sums

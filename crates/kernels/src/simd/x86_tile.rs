@@ -10,7 +10,7 @@ use super::TileWalk;
 
 /// A row of a tile in step `$k` from where the pointers are: its value of A, at `$a`, into both of its sums.
 macro_rules! row {
-    (($v:tt $columns:tt $more:tt $scalar:tt), $k:literal, $row:literal, $a:literal, $left:literal, $right:literal) => {
+    (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal, $row:literal, $a:literal, $left:literal, $right:literal) => {
         concat!(
             ".if {rows} > ",
             $row,
@@ -22,7 +22,8 @@ macro_rules! row {
             " + 4 * ",
             $k,
             "]\n",
-            "vfmadd231ps ",
+            $multiply,
+            " ",
             $v,
             $left,
             ", ",
@@ -30,7 +31,8 @@ macro_rules! row {
             ", ",
             $columns,
             "\n",
-            "vfmadd231ps ",
+            $multiply,
+            " ",
             $v,
             $right,
             ", ",
@@ -45,7 +47,7 @@ macro_rules! row {
 
 /// Step `$k` from where the pointers are: a row of B and a column of A.
 macro_rules! step {
-    (($v:tt $columns:tt $more:tt $scalar:tt), $k:literal) => {
+    (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal) => {
         concat!(
             "vmovups ",
             $columns,
@@ -57,38 +59,38 @@ macro_rules! step {
             ", [{b} + 2 * {bytes} * ",
             $k,
             " + {bytes}]\n",
-            row!(($v $columns $more $scalar), $k, 0, "{p0}", 0, 1),
-            row!(($v $columns $more $scalar), $k, 1, "{p0} + {row}", 2, 3),
-            row!(($v $columns $more $scalar), $k, 2, "{p0} + {row} * 2", 4, 5),
-            row!(($v $columns $more $scalar), $k, 3, "{p0} + {row3}", 6, 7),
-            row!(($v $columns $more $scalar), $k, 4, "{p0} + {row} * 4", 8, 9),
-            row!(($v $columns $more $scalar), $k, 5, "{p5}", 10, 11),
-            row!(($v $columns $more $scalar), $k, 6, "{p5} + {row}", 12, 13),
-            row!(($v $columns $more $scalar), $k, 7, "{p5} + {row} * 2", 14, 15),
-            row!(($v $columns $more $scalar), $k, 8, "{p5} + {row3}", 16, 17),
-            row!(($v $columns $more $scalar), $k, 9, "{p5} + {row} * 4", 18, 19),
-            row!(($v $columns $more $scalar), $k, 10, "{p10}", 20, 21),
-            row!(($v $columns $more $scalar), $k, 11, "{p10} + {row}", 22, 23),
-            row!(($v $columns $more $scalar), $k, 12, "{p10} + {row} * 2", 24, 25),
-            row!(($v $columns $more $scalar), $k, 13, "{p10} + {row3}", 26, 27),
+            row!(($multiply $v $columns $more $scalar), $k, 0, "{p0}", 0, 1),
+            row!(($multiply $v $columns $more $scalar), $k, 1, "{p0} + {row}", 2, 3),
+            row!(($multiply $v $columns $more $scalar), $k, 2, "{p0} + {row} * 2", 4, 5),
+            row!(($multiply $v $columns $more $scalar), $k, 3, "{p0} + {row3}", 6, 7),
+            row!(($multiply $v $columns $more $scalar), $k, 4, "{p0} + {row} * 4", 8, 9),
+            row!(($multiply $v $columns $more $scalar), $k, 5, "{p5}", 10, 11),
+            row!(($multiply $v $columns $more $scalar), $k, 6, "{p5} + {row}", 12, 13),
+            row!(($multiply $v $columns $more $scalar), $k, 7, "{p5} + {row} * 2", 14, 15),
+            row!(($multiply $v $columns $more $scalar), $k, 8, "{p5} + {row3}", 16, 17),
+            row!(($multiply $v $columns $more $scalar), $k, 9, "{p5} + {row} * 4", 18, 19),
+            row!(($multiply $v $columns $more $scalar), $k, 10, "{p10}", 20, 21),
+            row!(($multiply $v $columns $more $scalar), $k, 11, "{p10} + {row}", 22, 23),
+            row!(($multiply $v $columns $more $scalar), $k, 12, "{p10} + {row} * 2", 24, 25),
+            row!(($multiply $v $columns $more $scalar), $k, 13, "{p10} + {row3}", 26, 27),
             "prefetcht1 [{ahead}]\n",
             "add {ahead}, [{steps}]\n",
         )
     };
 }
 
-/// Defines the function; `clear` is the exclusive or of registers.
+/// Defines the function; `clear` is the exclusive or of registers, `multiply` adds products to sums.
 macro_rules! sums_of_two {
     (
         name: $name:ident,
         features: $features:tt,
         vector: $vector:ty, $zero:path, $v:tt, $lanes:literal,
-        clear: $clear:tt,
+        clear: $clear:tt, multiply: $multiply:tt,
         sums: $count:literal, [$($sum:literal $register:tt),*],
         columns: $columns:tt $more:tt,
         scalar: $scalar:tt,
     ) => {
-        /// The sums of a tile of two vectors of columns, row after row.
+        /// The sums of a tile of two vectors of columns, of which the first `VECTORS` are wanted.
         ///
         /// # Safety
         /// The instruction set must be present, and the walk's matrices there.
@@ -97,19 +99,19 @@ macro_rules! sums_of_two {
         pub(super) unsafe fn $name<const ROWS: usize, const VECTORS: usize>(
             walk: TileWalk,
         ) -> [[$vector; VECTORS]; ROWS] {
-            debug_assert!(2 * ROWS <= $count && VECTORS == 2);
+            debug_assert!(2 * ROWS <= $count && VECTORS <= 2);
             const VALUE: usize = size_of::<f32>();
             let mut sums = [$zero(); $count];
             let segments = walk.segments.as_ptr_range();
             // Four steps at a time where the values of a row of A, and the rows of a panel of B,
             // follow one another.
-            let fours = if walk.a_step == 1 && walk.b_step == 2 * $lanes { walk.steps / 4 } else { 0 };
+            let fours = if walk.a_step == VALUE && walk.b_step == 2 * $lanes * VALUE { walk.steps / 4 } else { 0 };
             // What is read from memory: there are not registers enough.
             let steps = [
-                walk.ahead_step * VALUE,
-                walk.next_step * VALUE,
-                walk.b_step * VALUE,
-                walk.a * VALUE,
+                walk.ahead_step,
+                walk.next_step,
+                walk.b_step,
+                walk.a,
                 fours,
                 walk.steps - 4 * fours,
                 segments.end.addr(),
@@ -133,13 +135,13 @@ macro_rules! sums_of_two {
                         // Four steps.
                         ".p2align 4",
                         "3:",
-                        step!(($v $columns $more $scalar), 0),
-                        step!(($v $columns $more $scalar), 1),
+                        step!(($multiply $v $columns $more $scalar), 0),
+                        step!(($multiply $v $columns $more $scalar), 1),
                         "prefetcht1 [{next}]",
                         "add {next}, [{steps} + 8]",
                         "add {next}, [{steps} + 8]",
-                        step!(($v $columns $more $scalar), 2),
-                        step!(($v $columns $more $scalar), 3),
+                        step!(($multiply $v $columns $more $scalar), 2),
+                        step!(($multiply $v $columns $more $scalar), 3),
                         "prefetcht1 [{next}]",
                         "add {next}, [{steps} + 8]",
                         "add {next}, [{steps} + 8]",
@@ -155,7 +157,7 @@ macro_rules! sums_of_two {
                         "test {left}, {left}",
                         "jz 6f",
                         "5:",
-                        step!(($v $columns $more $scalar), 0),
+                        step!(($multiply $v $columns $more $scalar), 0),
                         "prefetcht1 [{next}]",
                         "add {next}, [{steps} + 8]",
                         "add {p0}, {step}",
@@ -173,9 +175,9 @@ macro_rules! sums_of_two {
                         bytes = const $lanes * VALUE,
                         segment = inout(reg) segments.start => _,
                         steps = in(reg) steps.as_ptr(),
-                        row = in(reg) walk.a_row * VALUE,
-                        row3 = in(reg) 3 * walk.a_row * VALUE,
-                        step = in(reg) walk.a_step * VALUE,
+                        row = in(reg) walk.a_row,
+                        row3 = in(reg) 3 * walk.a_row,
+                        step = in(reg) walk.a_step,
                         b = inout(reg) walk.b => _,
                         ahead = inout(reg) walk.ahead => _,
                         next = inout(reg) walk.next => _,
@@ -192,8 +194,8 @@ macro_rules! sums_of_two {
                 }
             }
             let mut found = [[$zero(); VECTORS]; ROWS];
-            for (found, sum) in found.as_flattened_mut().iter_mut().zip(sums) {
-                *found = sum;
+            for (found, sums) in found.iter_mut().zip(sums.chunks_exact(2)) {
+                found.copy_from_slice(&sums[..VECTORS]);
             }
             found
         }
@@ -204,7 +206,7 @@ sums_of_two! {
     name: in_ymm,
     features: "avx2,fma",
     vector: __m256, _mm256_setzero_ps, "ymm", 8,
-    clear: "vpxor",
+    clear: "vpxor", multiply: "vfmadd231ps",
     sums: 12, [
         0 "ymm0", 1 "ymm1", 2 "ymm2", 3 "ymm3", 4 "ymm4", 5 "ymm5", 6 "ymm6", 7 "ymm7", 8 "ymm8", 9 "ymm9",
         10 "ymm10", 11 "ymm11"
@@ -217,7 +219,23 @@ sums_of_two! {
     name: in_zmm,
     features: "avx512f,avx2,fma",
     vector: __m512, _mm512_setzero_ps, "zmm", 16,
-    clear: "vpxord",
+    clear: "vpxord", multiply: "vfmadd231ps",
+    sums: 28, [
+        0 "zmm0", 1 "zmm1", 2 "zmm2", 3 "zmm3", 4 "zmm4", 5 "zmm5", 6 "zmm6", 7 "zmm7", 8 "zmm8", 9 "zmm9",
+        10 "zmm10", 11 "zmm11", 12 "zmm12", 13 "zmm13", 14 "zmm14", 15 "zmm15", 16 "zmm16", 17 "zmm17",
+        18 "zmm18", 19 "zmm19", 20 "zmm20", 21 "zmm21", 22 "zmm22", 23 "zmm23", 24 "zmm24", 25 "zmm25",
+        26 "zmm26", 27 "zmm27"
+    ],
+    columns: "zmm28" "zmm29",
+    scalar: "zmm30",
+}
+
+// Values of A and B are pairs of bf16.
+sums_of_two! {
+    name: pairs_in_zmm,
+    features: "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma",
+    vector: __m512, _mm512_setzero_ps, "zmm", 16,
+    clear: "vpxord", multiply: "vdpbf16ps",
     sums: 28, [
         0 "zmm0", 1 "zmm1", 2 "zmm2", 3 "zmm3", 4 "zmm4", 5 "zmm5", 6 "zmm6", 7 "zmm7", 8 "zmm8", 9 "zmm9",
         10 "zmm10", 11 "zmm11", 12 "zmm12", 13 "zmm13", 14 "zmm14", 15 "zmm15", 16 "zmm16", 17 "zmm17",
