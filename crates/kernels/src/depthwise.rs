@@ -178,7 +178,7 @@ impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
         let mut ahead = ahead.chunks(ahead.len().div_ceil(turns.max(1)).max(1));
         for first in (0..channels).step_by(together) {
             let channels = first..channels.min(first + together);
-            for (index, &rows) in inputs.iter().enumerate() {
+            for (index, rows) in inputs.iter().enumerate() {
                 let output = output[index * outputs * output_stride..].as_mut_ptr();
                 let mut row = ConvolveRow { geometry, rows, weights, epilogue, output };
                 // SAFETY: `convolve_rows` checked every length.
@@ -199,7 +199,7 @@ impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
 
 struct ConvolveRow<'a, E, O> {
     geometry: RowGeometry,
-    rows: [&'a [E]; 3],
+    rows: &'a [&'a [E]; 3],
     weights: &'a [f32],
     epilogue: Option<RowEpilogue<'a>>,
     output: *mut O,
@@ -332,7 +332,7 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
         unsafe {
             let mut column = [s.splat(0.0); 3];
             if self.geometry.present.is_none_or(|present| pixel >= 0 && (pixel as usize) < present.count) {
-                for (value, row) in column.iter_mut().zip(&self.rows) {
+                for (value, row) in column.iter_mut().zip(self.rows) {
                     let at = row.as_ptr().add(pixel as usize * self.geometry.pixel_stride + c);
                     *value = simd::load::<S, PARTIAL>(s, at, n);
                 }
