@@ -178,7 +178,7 @@ impl PackedB {
 
     /// Packs sourceᵀ with each value as `value(column, value)`, a few rows at a time, so that the
     /// lines that are written stay in the L1 cache until they are full.
-    fn pack_columns(&mut self, source: &[f32], value: impl Fn(usize, f32) -> f32) {
+    pub(crate) fn pack_columns(&mut self, source: &[f32], value: impl Fn(usize, f32) -> f32) {
         const ROWS: usize = 64;
         assert_eq!(source.len(), self.k * self.n);
         let (k, n, width) = (self.k, self.n, panel_width(self.isa));

@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 
 use half::bf16;
 
-use super::tile::End;
+use super::end::End;
 use super::{PackedBf16, Product};
 use crate::element::Element;
 use crate::gemm::{Epilogue, MatrixMut, MatrixRef};

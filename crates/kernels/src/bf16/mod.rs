@@ -5,7 +5,7 @@
 //!
 //! - `amx`: products of whole tiles (TDPBF16PS);
 //! - `avx512bf16`: products of pairs in vectors (VDPBF16PS);
-//! - any other: f32 arithmetic on values that are widened on their way into registers.
+//! - any other: f32 arithmetic on widened values.
 //!
 //! The first two take denormal values as zero, as their instructions do. The transposed product
 //! ([`gemm_transposed_accumulate`]) has a way of its own with `amx` only, and is of widened values elsewhere.
@@ -15,11 +15,11 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod amx_transposed;
 pub mod conv;
+mod end;
 mod packed;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 pub(crate) mod peak;
-mod tile;
 mod transposed;
 mod widened;
 

@@ -4,39 +4,49 @@ use half::bf16;
 
 use crate::buffer::Buffer;
 use crate::element::Element;
-use crate::gemm::panel_width;
+use crate::gemm::{PackedB, panel_width};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Kind;
 
-/// The right-hand matrix `[k, n]` in bf16, rearranged into panels of a tile's width.
+/// The right-hand matrix `[k, n]` of bf16 values, rearranged into panels of a tile's width.
 ///
 /// A panel is contiguous over k. Where products are of pairs (`avx512bf16`, `amx`), the values of two
-/// neighbouring rows lie side by side; rows and columns beyond `k` and `n` are zero.
+/// neighbouring rows lie side by side; rows and columns beyond `k` and `n` are zero. Elsewhere the values
+/// are kept as f32, as the arithmetic takes them.
 #[derive(Clone, Debug)]
 pub struct PackedBf16 {
-    data: Buffer<bf16>,
+    pairs: Buffer<bf16>,
+    wide: Option<PackedB>,
     k: usize,
     n: usize,
     pub(super) isa: Isa,
 }
 
-/// Values of k that lie side by side, and the multiple to which the depth of a panel is filled up.
-fn arrangement(isa: Isa) -> (usize, usize) {
+/// Rows whose values lie side by side.
+const SIDE: usize = 2;
+
+/// The multiple to which the depth of a panel is filled up, where products are of pairs.
+fn depth_step(isa: Isa) -> Option<usize> {
     match isa.0 {
         #[cfg(target_arch = "x86_64")]
-        Kind::Amx => (2, super::amx::K_STEP),
+        Kind::Amx => Some(super::amx::K_STEP),
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx512Bf16 => (2, 2),
-        _ => (1, 1),
+        Kind::Avx512Bf16 => Some(SIDE),
+        _ => None,
     }
 }
 
 impl PackedBf16 {
     /// Room for a `k` × `n` matrix, to be filled by one of the `pack` methods.
     pub fn new(isa: Isa, k: usize, n: usize) -> Self {
-        let depth = k.next_multiple_of(arrangement(isa).1);
-        Self { data: Buffer::zeros(depth * n.next_multiple_of(panel_width(isa))), k, n, isa }
+        match depth_step(isa) {
+            Some(step) => {
+                let len = k.next_multiple_of(step) * n.next_multiple_of(panel_width(isa));
+                Self { pairs: Buffer::zeros(len), wide: None, k, n, isa }
+            }
+            None => Self { pairs: Buffer::default(), wide: Some(PackedB::new(isa, k, n)), k, n, isa },
+        }
     }
 
     /// B = source (row-major `[k, n]`), rounded to the nearest.
@@ -70,13 +80,15 @@ impl PackedBf16 {
 
     /// B[row, column] = value(row, column), rounded to the nearest, for layouts that are neither.
     pub fn pack_with(&mut self, value: impl Fn(usize, usize) -> f32) {
+        if let Some(wide) = &mut self.wide {
+            return wide.pack_with(|row, column| bf16::from_f32(value(row, column)).to_f32());
+        }
         let (n, width) = (self.n, panel_width(self.isa));
-        let (side, _) = arrangement(self.isa);
         let (k, panel_len) = (self.k, self.depth() * width);
-        for (panel, j) in self.data.chunks_exact_mut(panel_len.max(1)).zip((0..n).step_by(width)) {
+        for (panel, j) in self.pairs.chunks_exact_mut(panel_len.max(1)).zip((0..n).step_by(width)) {
             for row in 0..k {
-                let to = &mut panel[row / side * side * width + row % side..];
-                for (column, to) in to.iter_mut().step_by(side).enumerate().take(width.min(n - j)) {
+                let to = &mut panel[row / SIDE * SIDE * width + row % SIDE..];
+                for (column, to) in to.iter_mut().step_by(SIDE).enumerate().take(width.min(n - j)) {
                     *to = Element::from_f32(value(row, j + column));
                 }
             }
@@ -88,15 +100,17 @@ impl PackedBf16 {
     fn pack_columns(&mut self, source: &[f32], value: impl Fn(usize, f32) -> bf16) {
         const ROWS: usize = 64;
         assert_eq!(source.len(), self.k * self.n);
+        if let Some(wide) = &mut self.wide {
+            return wide.pack_columns(source, |column, from| value(column, from).to_f32());
+        }
         let (k, n, width) = (self.k, self.n, panel_width(self.isa));
-        let (side, _) = arrangement(self.isa);
         let panel_len = self.depth() * width;
-        for (panel, j) in self.data.chunks_exact_mut(panel_len.max(1)).zip((0..n).step_by(width)) {
+        for (panel, j) in self.pairs.chunks_exact_mut(panel_len.max(1)).zip((0..n).step_by(width)) {
             for (block, row) in panel.chunks_mut(ROWS * width).zip((0..k).step_by(ROWS)) {
                 for column in 0..width.min(n - j) {
                     let from = &source[(j + column) * k + row..][..ROWS.min(k - row)];
-                    let to = block[column * side..].chunks_mut(side * width);
-                    for (to, from) in to.zip(from.chunks(side)) {
+                    let to = block[column * SIDE..].chunks_mut(SIDE * width);
+                    for (to, from) in to.zip(from.chunks(SIDE)) {
                         for (to, &from) in to.iter_mut().zip(from) {
                             *to = value(j + column, from);
                         }
@@ -106,19 +120,25 @@ impl PackedBf16 {
         }
     }
 
-    /// Rows of a panel, those that fill it up included.
+    /// Rows of a panel of pairs, those that fill it up included.
     pub(super) fn depth(&self) -> usize {
-        self.k.next_multiple_of(arrangement(self.isa).1)
+        self.k.next_multiple_of(depth_step(self.isa).unwrap_or(1))
     }
 
-    /// Where the panel of `column`, the first of its panel, begins.
+    /// The values as f32, where products are not of pairs.
+    pub(super) fn wide(&self) -> Option<&PackedB> {
+        self.wide.as_ref()
+    }
+
+    /// Where the panel of pairs of `column`, the first of its panel, begins.
     pub(super) fn panel(&self, column: usize) -> *const bf16 {
-        self.data[column * self.depth()..].as_ptr()
+        self.pairs[column * self.depth()..].as_ptr()
     }
 
-    /// What a product reads for the columns from `column` on, the first of its panel.
+    /// What a product reads for the columns from `column` on, the first of its panel; nothing, where it
+    /// reads values of another type.
     pub fn panels(&self, column: usize) -> &[bf16] {
-        &self.data[column * self.depth()..]
+        self.pairs.get(column * self.depth()..).unwrap_or_default()
     }
 
     /// Number of rows.
