@@ -131,6 +131,7 @@ impl PackedBf16 {
     }
 
     /// Where the panel of pairs of `column`, the first of its panel, begins.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) fn panel(&self, column: usize) -> *const bf16 {
         self.pairs[column * self.depth()..].as_ptr()
     }

@@ -137,6 +137,7 @@ pub(crate) struct TileWalk<'a> {
     /// In each segment.
     pub steps: usize,
     /// Whether, where values are pairs, the first half of one more is left.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub half_step: bool,
     pub a: usize,
     pub a_row: usize,

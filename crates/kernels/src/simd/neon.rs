@@ -119,7 +119,7 @@ impl Simd for Neon {
     unsafe fn prefetch(self, at: *const f32) {
         // The intrinsic for it is not stable. PRFM faults at no address.
         unsafe {
-            asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags));
+            asm!("prfm pldl2keep, [{at}]", at = in(reg) at.addr(), options(nomem, nostack, preserves_flags));
         }
     }
     #[inline(always)]
