@@ -2,9 +2,9 @@
 //! registers of the product's tile, so that no patch is ever written.
 
 use crate::element::Element;
-use crate::gemm::{Epilogue, MatrixMut, PackedB, Tile, VALUE, panel_width};
+use crate::gemm::{Epilogue, MatrixMut, PackedB, Tile, panel_width};
 use crate::isa::Isa;
-use crate::simd::{Kernel, Simd, TILE_VECTORS, dispatch};
+use crate::simd::{Kernel, Simd, TILE_VECTORS, VALUE, dispatch};
 
 /// How a row of output pixels reads a padded input row without gaps between its pixels: output x,
 /// tap k reads pixel `x * stride + k * dilation`.

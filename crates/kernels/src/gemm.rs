@@ -16,7 +16,7 @@ use crate::buffer::Buffer;
 use crate::element::Element;
 use crate::isa::Isa;
 use crate::parallel::Parts;
-use crate::simd::{self, Kernel, Simd, TILE_VECTORS, TileWalk, dispatch};
+use crate::simd::{self, Kernel, Simd, TILE_VECTORS, TileWalk, VALUE, dispatch};
 
 /// Steps of k that a tile walks at a time: a panel of B of this depth stays in the L1 cache.
 const K_BLOCK: usize = 512;
@@ -438,9 +438,6 @@ impl Kernel for TransposedGemm<'_> {
         }
     }
 }
-
-/// Bytes of a value of A or B.
-pub(crate) const VALUE: usize = size_of::<f32>();
 
 /// One register tile's walk, and what to do at its end. The strides of A and B are in bytes, as a value of
 /// theirs may also be a pair of half as many bits.

@@ -7,8 +7,8 @@
 //! - `avx512bf16`: products of pairs in vectors (VDPBF16PS);
 //! - any other: f32 arithmetic on widened values.
 //!
-//! The first two take denormal values as zero, as their instructions do. The transposed product
-//! ([`gemm_transposed_accumulate`]) has a way of its own with `amx` only, and is of widened values elsewhere.
+//! The first two take denormal values as zero, as their instructions do. So it is with the
+//! transposed product ([`gemm_transposed_accumulate`]).
 
 #[cfg(target_arch = "x86_64")]
 mod amx;

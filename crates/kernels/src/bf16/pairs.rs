@@ -7,12 +7,10 @@ use std::hint::black_box;
 use half::bf16;
 
 use super::Product;
-use crate::buffer::Buffer;
 use crate::element::Element;
-use crate::gemm::{Ahead, MatrixMut, MatrixRef, Tile, TransposedGemm, VALUE, padded_stride};
-use crate::isa::Isa;
+use crate::gemm::{Ahead, MatrixMut, MatrixRef, Tile, TransposedGemm};
 use crate::simd::avx512::run_pairs;
-use crate::simd::{Kernel, Simd, TILE_VECTORS};
+use crate::simd::{Kernel, Simd, TILE_VECTORS, VALUE};
 
 /// # Safety
 /// AVX-512F, BW, VL and BF16 must be present, and the product's shapes fit.
@@ -63,39 +61,13 @@ impl<C: Element> Kernel for PairProduct<'_, C> {
     }
 }
 
-/// Rows that are paired at a time: what the scratch memory holds.
-const ROWS: usize = 512;
-
-/// C += Aᵀ·B over the rows that A and B share, of which two neighbours make pairs.
+/// C += Aᵀ·B, where a value of A and B is the pair of two rows, see [`pair`].
 ///
 /// # Safety
-/// The instructions of `isa`, which has AVX-512F, BW, VL and BF16, must be present, and the shapes fit.
-pub(super) unsafe fn run_transposed(
-    isa: Isa,
-    a: MatrixRef<bf16>,
-    b: MatrixRef<bf16>,
-    mut c: MatrixMut<f32>,
-    scratch: &mut Buffer,
-) {
-    let strides = [a, b].map(|matrix| padded_stride(isa, matrix.columns));
-    let most = ROWS.min(a.rows).div_ceil(2);
-    let (pairs_a, pairs_b) =
-        scratch.at_least(most * (strides[0] + strides[1])).split_at_mut(most * strides[0]);
-    for first in (0..a.rows).step_by(ROWS) {
-        let rows = first..a.rows.min(first + ROWS);
-        let [a, b] =
-            [(a, &mut *pairs_a, strides[0]), (b, &mut *pairs_b, strides[1])].map(|(from, to, stride)| {
-                let row = |row: usize| &from.data[row * from.stride..][..from.columns];
-                for (at, to) in rows.clone().step_by(2).zip(to.chunks_exact_mut(stride)) {
-                    let second = (at + 1 < rows.end).then(|| row(at + 1));
-                    // SAFETY: the caller's promise.
-                    unsafe { pair(row(at), second, &mut to[..from.columns]) };
-                }
-                MatrixRef::new(&*to, rows.len().div_ceil(2), from.columns, stride)
-            });
-        // SAFETY: the caller's promises; the strides are those that the product needs.
-        unsafe { run_pairs(TransposedGemm { a, b, c: c.reborrow(), ahead: Ahead::default() }) };
-    }
+/// AVX-512F, BW, VL and BF16 must be present, and the shapes fit as for [`crate::gemm::gemm_transposed_accumulate`].
+pub(super) unsafe fn multiply_transposed(a: MatrixRef, b: MatrixRef, c: MatrixMut) {
+    // SAFETY: the caller's promises.
+    unsafe { run_pairs(TransposedGemm { a, b, c, ahead: Ahead::default() }) };
 }
 
 /// The values of two rows (or one and zeros) side by side: the bits of pairs.
@@ -103,7 +75,7 @@ pub(super) unsafe fn run_transposed(
 /// # Safety
 /// AVX-512F, BW and VL must be present.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn pair(first: &[bf16], second: Option<&[bf16]>, to: &mut [f32]) {
+pub(super) unsafe fn pair(first: &[bf16], second: Option<&[bf16]>, to: &mut [f32]) {
     const LANES: usize = 16;
     assert!(first.len() == to.len() && second.is_none_or(|second| second.len() == to.len()));
     for at in (0..to.len()).step_by(LANES) {

@@ -1,7 +1,7 @@
 //! C += Aᵀ·B: the weight gradient of a pointwise convolution.
 //!
-//! Both matrices are brought into another form first (`amx_transposed` for tiles, `pairs` for vectors of pairs, widened
-//! here for everything else), which takes r·(m + n) steps against the r·m·n of the product.
+//! Both matrices are brought into another form first (that of `amx_transposed` for tiles, pairs of neighbouring
+//! rows for VDPBF16PS, f32 for everything else), which takes r·(m + n) steps against the r·m·n of the product.
 
 use half::bf16;
 
@@ -41,27 +41,50 @@ pub fn gemm_transposed_accumulate(
         // SAFETY: an `Isa` exists only where its instructions do; the shapes fit.
         Kind::Amx => unsafe { super::amx_transposed::run(a, b, c, scratch) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Kind::Avx512Bf16 => unsafe { super::pairs::run_transposed(isa, a, b, c, scratch) },
-        _ => widened(isa, a, b, c, scratch),
+        Kind::Avx512Bf16 => by_blocks(
+            isa,
+            2,
+            (a, b, c),
+            scratch,
+            // SAFETY: as above.
+            |first, second, to| unsafe { super::pairs::pair(first, second, to) },
+            // SAFETY: as above.
+            |a, b, c| unsafe { super::pairs::multiply_transposed(a, b, c) },
+        ),
+        _ => by_blocks(
+            isa,
+            1,
+            (a, b, c),
+            scratch,
+            |row, _, to| convert(isa, row, to),
+            |a, b, c| gemm::gemm_transposed_accumulate(isa, a, b, c, Ahead::default()),
+        ),
     }
 }
 
-/// The product in f32 of widened rows.
-fn widened(isa: Isa, a: MatrixRef<bf16>, b: MatrixRef<bf16>, mut c: MatrixMut<f32>, scratch: &mut Buffer) {
+/// The product by blocks of rows: `together` of them (one or two) become one of 32-bit values by
+/// `form(first, second, to)`, and `multiply` adds the product of such rows to C.
+fn by_blocks(
+    isa: Isa,
+    together: usize,
+    (a, b, mut c): (MatrixRef<bf16>, MatrixRef<bf16>, MatrixMut<f32>),
+    scratch: &mut Buffer,
+    form: impl Fn(&[bf16], Option<&[bf16]>, &mut [f32]),
+    multiply: impl Fn(MatrixRef, MatrixRef, MatrixMut),
+) {
     let strides = [a, b].map(|matrix| gemm::padded_stride(isa, matrix.columns));
-    let most = ROWS.min(a.rows);
-    let (wide_a, wide_b) = scratch.at_least(most * (strides[0] + strides[1])).split_at_mut(most * strides[0]);
+    let most = ROWS.min(a.rows).div_ceil(together);
+    let (of_a, of_b) = scratch.at_least(most * (strides[0] + strides[1])).split_at_mut(most * strides[0]);
     for first in (0..a.rows).step_by(ROWS) {
-        let rows = ROWS.min(a.rows - first);
-        let [a, b] =
-            [(a, &mut *wide_a, strides[0]), (b, &mut *wide_b, strides[1])].map(|(from, to, stride)| {
-                for (row, to) in (first..first + rows).zip(to.chunks_exact_mut(stride)) {
-                    let from = &from.data[row * from.stride..][..from.columns];
-                    convert(isa, from, &mut to[..from.len()]);
-                }
-                MatrixRef::new(&*to, rows, from.columns, stride)
-            });
-        gemm::gemm_transposed_accumulate(isa, a, b, c.reborrow(), Ahead::default());
+        let end = a.rows.min(first + ROWS);
+        let [a, b] = [(a, &mut *of_a, strides[0]), (b, &mut *of_b, strides[1])].map(|(from, to, stride)| {
+            let row = |row: usize| &from.data[row * from.stride..][..from.columns];
+            for (at, to) in (first..end).step_by(together).zip(to.chunks_exact_mut(stride)) {
+                let second = (together > 1 && at + 1 < end).then(|| row(at + 1));
+                form(row(at), second, &mut to[..from.columns]);
+            }
+            MatrixRef::new(&*to, (end - first).div_ceil(together), from.columns, stride)
+        });
+        multiply(a, b, c.reborrow());
     }
 }

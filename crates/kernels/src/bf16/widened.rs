@@ -4,8 +4,8 @@
 use super::Product;
 use super::end::End;
 use crate::element::Element;
-use crate::gemm::{PackedB, Tile, VALUE};
-use crate::simd::{self, Kernel, Simd, TILE_VECTORS, dispatch, for_channel_blocks};
+use crate::gemm::{PackedB, Tile};
+use crate::simd::{self, Kernel, Simd, TILE_VECTORS, VALUE, dispatch, for_channel_blocks};
 
 /// Rows of the tallest tile.
 const MOST_ROWS: usize = 14;

@@ -154,7 +154,6 @@ impl TileWalk<'_> {
     /// [`Simd::tile`], for any instruction set.
     #[inline(always)]
     unsafe fn sums<S: Simd, const ROWS: usize, const VECTORS: usize>(self, s: S) -> [[S::V; VECTORS]; ROWS] {
-        const VALUE: usize = size_of::<f32>();
         let Self { a_row, a_step, b_step, ahead_step, next_step, .. } = self;
         let (mut b, mut ahead, mut next) = (self.b, self.ahead, self.next);
         // SAFETY: A and B are there as far as the walk goes (the caller's promise).
@@ -196,6 +195,9 @@ impl TileWalk<'_> {
 
 /// Lanes of the widest vector.
 const MOST_LANES: usize = 16;
+
+/// Bytes of a value of the matrices of a GEMM tile.
+pub(crate) const VALUE: usize = size_of::<f32>();
 
 /// Vectors side by side in a GEMM tile.
 pub(crate) const TILE_VECTORS: usize = 2;

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::TileWalk;
+use super::{TileWalk, VALUE};
 
 /// A row of a tile in step `$k` from where the pointers are: its value of A, at `$a`, into both of its sums.
 macro_rules! row {
@@ -100,7 +100,6 @@ macro_rules! sums_of_two {
             walk: TileWalk,
         ) -> [[$vector; VECTORS]; ROWS] {
             debug_assert!(2 * ROWS <= $count && VECTORS <= 2);
-            const VALUE: usize = size_of::<f32>();
             let mut sums = [$zero(); $count];
             let segments = walk.segments.as_ptr_range();
             // Four steps at a time where the values of a row of A, and the rows of a panel of B,
@@ -215,33 +214,26 @@ sums_of_two! {
     scalar: "ymm14",
 }
 
-sums_of_two! {
-    name: in_zmm,
-    features: "avx512f,avx2,fma",
-    vector: __m512, _mm512_setzero_ps, "zmm", 16,
-    clear: "vpxord", multiply: "vfmadd231ps",
-    sums: 28, [
-        0 "zmm0", 1 "zmm1", 2 "zmm2", 3 "zmm3", 4 "zmm4", 5 "zmm5", 6 "zmm6", 7 "zmm7", 8 "zmm8", 9 "zmm9",
-        10 "zmm10", 11 "zmm11", 12 "zmm12", 13 "zmm13", 14 "zmm14", 15 "zmm15", 16 "zmm16", 17 "zmm17",
-        18 "zmm18", 19 "zmm19", 20 "zmm20", 21 "zmm21", 22 "zmm22", 23 "zmm23", 24 "zmm24", 25 "zmm25",
-        26 "zmm26", 27 "zmm27"
-    ],
-    columns: "zmm28" "zmm29",
-    scalar: "zmm30",
+/// [`sums_of_two`] in the registers of AVX-512.
+macro_rules! sums_of_two_in_zmm {
+    ($name:ident, $features:tt, $multiply:tt) => {
+        sums_of_two! {
+            name: $name,
+            features: $features,
+            vector: __m512, _mm512_setzero_ps, "zmm", 16,
+            clear: "vpxord", multiply: $multiply,
+            sums: 28, [
+                0 "zmm0", 1 "zmm1", 2 "zmm2", 3 "zmm3", 4 "zmm4", 5 "zmm5", 6 "zmm6", 7 "zmm7", 8 "zmm8",
+                9 "zmm9", 10 "zmm10", 11 "zmm11", 12 "zmm12", 13 "zmm13", 14 "zmm14", 15 "zmm15", 16 "zmm16",
+                17 "zmm17", 18 "zmm18", 19 "zmm19", 20 "zmm20", 21 "zmm21", 22 "zmm22", 23 "zmm23", 24 "zmm24",
+                25 "zmm25", 26 "zmm26", 27 "zmm27"
+            ],
+            columns: "zmm28" "zmm29",
+            scalar: "zmm30",
+        }
+    };
 }
 
+sums_of_two_in_zmm!(in_zmm, "avx512f,avx2,fma", "vfmadd231ps");
 // Values of A and B are pairs of bf16.
-sums_of_two! {
-    name: pairs_in_zmm,
-    features: "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma",
-    vector: __m512, _mm512_setzero_ps, "zmm", 16,
-    clear: "vpxord", multiply: "vdpbf16ps",
-    sums: 28, [
-        0 "zmm0", 1 "zmm1", 2 "zmm2", 3 "zmm3", 4 "zmm4", 5 "zmm5", 6 "zmm6", 7 "zmm7", 8 "zmm8", 9 "zmm9",
-        10 "zmm10", 11 "zmm11", 12 "zmm12", 13 "zmm13", 14 "zmm14", 15 "zmm15", 16 "zmm16", 17 "zmm17",
-        18 "zmm18", 19 "zmm19", 20 "zmm20", 21 "zmm21", 22 "zmm22", 23 "zmm23", 24 "zmm24", 25 "zmm25",
-        26 "zmm26", 27 "zmm27"
-    ],
-    columns: "zmm28" "zmm29",
-    scalar: "zmm30",
-}
+sums_of_two_in_zmm!(pairs_in_zmm, "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma", "vdpbf16ps");
