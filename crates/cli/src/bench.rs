@@ -25,6 +25,7 @@ use measure::{Times, Work};
   mobilenet bench train --batch 32 --seconds 10 --json
   mobilenet bench infer --width 0.25 --resolution 128 --json
   mobilenet bench infer --batch 32 --precision bf16
+  mobilenet bench infer --pixels                    # from 8-bit pixels, not from normalised values
   mobilenet bench train --precision bf16
 
 Without `infer` or `train`: both, for each body, and layer by layer for the body given, against the
@@ -42,6 +43,9 @@ pub struct Flags {
     /// Number format of feature maps and of the weights of products: f32 or bf16
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     precision: Precision,
+    /// Infer from 8-bit pixels, which the first convolution normalises as it reads them
+    #[arg(long)]
+    pixels: bool,
     /// How long to measure each thing, after warming up
     #[arg(long, value_name = "SECONDS", default_value_t = 4.0, allow_negative_numbers = true)]
     seconds: f64,
@@ -53,7 +57,7 @@ pub struct Flags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
-    /// The forward pass, from normalised pixels to logits
+    /// The forward pass, from normalised values (or 8-bit pixels, see --pixels) to logits
     Infer,
     /// Forward, loss, backward and a step of SGD with momentum and weight decay
     Train,
@@ -83,6 +87,7 @@ struct Settings {
     threads: usize,
     batch: Option<usize>,
     precision: Precision,
+    pixels: bool,
     seconds: f64,
 }
 
@@ -98,8 +103,11 @@ impl Flags {
             )));
         }
         let architecture = self.architecture.architecture()?;
-        let Self { what, batch, precision, seconds, .. } = self;
-        Ok(Settings { what, architecture, threads, batch, precision, seconds })
+        let Self { what, batch, precision, pixels, seconds, .. } = self;
+        if pixels && what != Some(What::Infer) {
+            return Err(Failure::usage("--pixels: only with `infer`, which can begin at 8-bit pixels"));
+        }
+        Ok(Settings { what, architecture, threads, batch, precision, pixels, seconds })
     }
 }
 
@@ -151,6 +159,7 @@ struct Json {
     what: What,
     engine: &'static str,
     precision: &'static str,
+    pixels: bool,
     threads: usize,
     batch: usize,
     width: f64,
@@ -172,6 +181,7 @@ impl Json {
             what,
             engine: "mobilenet",
             precision: settings.precision.name(),
+            pixels: settings.pixels,
             threads: settings.threads,
             batch,
             width: settings.architecture.width_multiplier,

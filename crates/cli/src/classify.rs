@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mobilenet::classifier::{Prediction, input, likeliest};
+use mobilenet::classifier::{Prediction, likeliest, pixels};
 use mobilenet::cpu::{CpuExecutor, CpuOptions, Precision};
 use mobilenet::image::{DecodeLimits, decode_file};
 use mobilenet::{Architecture, Executor, Model, Tensor};
@@ -141,13 +141,13 @@ fn open(settings: &Settings) -> Outcome<(Model, CpuExecutor)> {
 }
 
 /// Each file's image as the network reads it.
-type Decoded = Vec<mobilenet::Result<Vec<f32>>>;
+type Decoded = Vec<mobilenet::Result<Vec<u8>>>;
 
 fn decode(architecture: &Architecture, paths: &[PathBuf]) -> Decoded {
     let limits = DecodeLimits::default();
     let decode = |path: &PathBuf| {
         let image = decode_file(path, architecture.input_channels, &limits)?;
-        input(architecture, &image)
+        pixels(architecture, &image)
     };
     paths.par_iter().map(decode).collect()
 }
@@ -160,14 +160,8 @@ fn classify(
     decoded: Decoded,
     top_k: usize,
 ) -> Outcome<Vec<Answer>> {
-    let architecture = &model.architecture;
-    let (resolution, channels) = (architecture.resolution, architecture.input_channels);
-    let good: Vec<f32> = decoded.iter().flatten().flatten().copied().collect();
-    let count = decoded.iter().flatten().count();
-    let logits = match count {
-        0 => Tensor::default(),
-        _ => executor.infer(&Tensor::new(&[count, resolution, resolution, channels], good)?)?,
-    };
+    let good: Vec<u8> = decoded.iter().flatten().flatten().copied().collect();
+    let logits = if good.is_empty() { Tensor::default() } else { executor.infer_pixels(&good)? };
     let mut rows = logits.rows();
     let answers = paths.iter().zip(decoded).map(|(path, input)| {
         let path = path.display().to_string();

@@ -3,7 +3,7 @@
 use half::bf16;
 
 use crate::isa::Isa;
-use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
+use crate::simd::{self, Kernel, MOST_LANES, Simd, dispatch, for_channel_blocks};
 
 /// A type that values are stored in: `f32` or `bf16`.
 pub trait Element: sealed::Vectors + Copy + Default + Send + Sync + std::fmt::Debug + 'static {
@@ -63,6 +63,63 @@ impl<E: Element, O: Element> Kernel for Convert<'_, E, O> {
                 let v = simd::load::<S, PARTIAL>(s, from.add(at), n);
                 simd::store::<S, PARTIAL>(s, to.add(at), v, n);
             });
+        }
+    }
+}
+
+/// Most channels of 8-bit pixels.
+pub const MOST_CHANNELS: usize = 4;
+
+/// 8-bit pixels as a network reads them: `to[i] = from[i] · scale[c] + offset[c]` for the value's channel c,
+/// the product rounded before the sum, so that every instruction set gives the same bits.
+///
+/// # Panics
+/// If `from` is not whole pixels of `scale.len()` channels (1 to [`MOST_CHANNELS`]), or a length differs.
+pub fn normalise(isa: Isa, from: &[u8], (scale, offset): (&[f32], &[f32]), to: &mut [f32]) {
+    let channels = scale.len();
+    assert!((1..=MOST_CHANNELS).contains(&channels) && offset.len() == channels, "channels of 8-bit pixels");
+    assert!(from.len() == to.len() && from.len().is_multiple_of(channels), "8-bit values to normalise");
+    // SAFETY: as many values of either, and whole pixels.
+    unsafe { dispatch(isa, Normalise { from, scale, offset, to }) }
+}
+
+struct Normalise<'a> {
+    from: &'a [u8],
+    scale: &'a [f32],
+    offset: &'a [f32],
+    to: &'a mut [f32],
+}
+
+impl Kernel for Normalise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let Self { from, scale, offset, to } = self;
+        let channels = scale.len();
+        // As many vectors as there are channels begin with the same channel again.
+        let mut factors = [[0.0; MOST_LANES * MOST_CHANNELS]; 2];
+        for (factors, channel) in factors.iter_mut().zip([scale, offset]) {
+            for (i, factor) in factors.iter_mut().enumerate() {
+                *factor = channel[i % channels];
+            }
+        }
+        let [scales, offsets] = factors;
+        let vectors = from.len() / S::LANES;
+        let mut turn = 0;
+        // SAFETY: `vectors` whole vectors are there of either.
+        unsafe {
+            for vector in 0..vectors {
+                let at = vector * S::LANES;
+                let scale = s.load(scales.as_ptr().add(turn * S::LANES));
+                let offset = s.load(offsets.as_ptr().add(turn * S::LANES));
+                let value = s.add(s.mul(s.load_u8(from.as_ptr().add(at)), scale), offset);
+                s.store(to.as_mut_ptr().add(at), value);
+                turn = if turn + 1 == channels { 0 } else { turn + 1 };
+            }
+        }
+        for at in vectors * S::LANES..from.len() {
+            to[at] = f32::from(from[at]) * scale[at % channels] + offset[at % channels];
         }
     }
 }

@@ -4,7 +4,7 @@ mod support;
 
 use half::bf16;
 use mobilenet_kernels::depthwise::{Present, RowEpilogue, RowGeometry, convolve_row};
-use mobilenet_kernels::{Buffer, Clamp, Element, Isa, pooling};
+use mobilenet_kernels::{Buffer, Clamp, Element, Isa, element, pooling};
 use support::{CHANNELS, Random, on_every_isa};
 
 fn narrowed(values: &[f32]) -> Vec<bf16> {
@@ -106,4 +106,22 @@ fn a_buffer_and_a_pool_of_bf16() {
     pooling::global_average(Isa::best(), &image, &mut sums, &mut mean);
     assert_eq!(mean, [2.0, 2.0]);
     assert_eq!(<bf16 as Element>::from_f32(1.0 + 1.0 / 256.0), bf16::ONE, "of two equally near the even one");
+}
+
+#[test]
+fn bytes_are_normalised_by_channel_with_the_same_bits_everywhere() {
+    let (scale, offset) = ([0.017, 0.0175, -0.3, 2.0], [-2.1, -2.04, 7.5, 0.25]);
+    for isa in Isa::testable() {
+        for channels in 1..=4 {
+            for pixels in [0, 1, 2, 5, 16, 31, 64, 300] {
+                let from: Vec<u8> = (0..pixels * channels).map(|at| (at * 37 % 256) as u8).collect();
+                let mut to = vec![f32::NAN; from.len()];
+                element::normalise(isa, &from, (&scale[..channels], &offset[..channels]), &mut to);
+                for (at, (&value, &byte)) in to.iter().zip(&from).enumerate() {
+                    let expected = f32::from(byte) * scale[at % channels] + offset[at % channels];
+                    assert_eq!(value.to_bits(), expected.to_bits(), "{} {channels} {at}", isa.name());
+                }
+            }
+        }
+    }
 }

@@ -273,6 +273,25 @@ impl Architecture {
         Shape { height: self.resolution, width: self.resolution, channels: self.input_channels }
     }
 
+    /// How many images `[N, H, W, C]` of 8-bit pixels there are.
+    ///
+    /// # Errors
+    /// When these are not one or more whole images, or the conventions have not one mean and one deviation
+    /// a channel.
+    pub fn count_pixels(&self, pixels: &[u8]) -> Result<usize> {
+        let Shape { height, width, channels } = self.input_shape();
+        self.conventions.preprocessing.check_channels(channels)?;
+        let image = height * width * channels;
+        if pixels.is_empty() || !pixels.len().is_multiple_of(image) {
+            return Err(Error::Input {
+                what: "8-bit pixels".into(),
+                expected: format!("whole images of {height}×{width}×{channels} = {image} bytes"),
+                found: format!("{} bytes", pixels.len()),
+            });
+        }
+        Ok(pixels.len() / image)
+    }
+
     /// Channels of a layer after the width multiplier.
     fn thin(&self, channels: usize) -> usize {
         let exact = self.width_multiplier * channels as f64;

@@ -10,7 +10,6 @@ use crate::error::Result;
 use crate::executor::Executor;
 use crate::image::{DecodeLimits, Image, decode_file};
 use crate::model::Model;
-use crate::tensor::Tensor;
 
 /// A class and how likely it is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -84,10 +83,7 @@ impl Classifier {
     /// # Errors
     /// When the image has another number of channels than the network's input.
     pub fn classify(&mut self, image: &Image, top_k: usize) -> Result<Vec<Prediction>> {
-        let input = input(&self.model.architecture, image)?;
-        let side = self.model.architecture.resolution;
-        let shape = [1, side, side, self.model.architecture.input_channels];
-        let logits = self.executor.infer(&Tensor::new(&shape, input)?)?;
+        let logits = self.executor.infer_pixels(&pixels(&self.model.architecture, image)?)?;
         Ok(likeliest(&self.model, logits.data(), top_k))
     }
 }
@@ -100,6 +96,18 @@ pub fn input(architecture: &Architecture, image: &Image) -> Result<Vec<f32>> {
     let mut input = vec![0.0; architecture.input_shape().len()];
     architecture.conventions.preprocessing.apply(image, architecture.resolution, &mut input)?;
     Ok(input)
+}
+
+/// An image as [`Executor::infer_pixels`] reads it: resized and cropped, 8 bits a value, `[H, W, C]`.
+///
+/// # Errors
+/// As [`input`].
+pub fn pixels(architecture: &Architecture, image: &Image) -> Result<Vec<u8>> {
+    let preprocessing = &architecture.conventions.preprocessing;
+    preprocessing.check_channels(image.channels())?;
+    let mut pixels = vec![0; architecture.input_shape().len()];
+    preprocessing.resize_into(image, architecture.resolution, &mut pixels)?;
+    Ok(pixels)
 }
 
 /// The `top_k` likeliest classes for the logits of one image; a background class takes its probability

@@ -1,7 +1,8 @@
 //! The one thing that whatever trains, evaluates or serves needs to know of a device.
 
-use crate::architecture::Architecture;
+use crate::architecture::{Architecture, Shape};
 use crate::error::Result;
+use crate::preprocess::normalise;
 use crate::tensor::Tensor;
 use crate::weights::{Role, Weights};
 
@@ -29,6 +30,20 @@ pub trait Executor: Send {
     /// Logits `[N, outputs]` in inference mode: running BN statistics, no dropout. What
     /// [`Executor::features`] gave may stand in for the images.
     fn infer(&mut self, images: &Tensor) -> Result<Tensor>;
+
+    /// [`Executor::infer`] of 8-bit pixels `[N, H, W, C]`, normalised inside as the architecture's
+    /// conventions say ([`crate::preprocess::Normalisation`]): the same logits, with less memory to read.
+    ///
+    /// # Errors
+    /// When there are not whole images, or the conventions have not one mean and deviation a channel.
+    fn infer_pixels(&mut self, pixels: &[u8]) -> Result<Tensor> {
+        let architecture = self.architecture();
+        let count = architecture.count_pixels(pixels)?;
+        let Shape { height, width, channels } = architecture.input_shape();
+        let mut images = Tensor::zeros(&[count, height, width, channels]);
+        normalise(pixels, &architecture.conventions.preprocessing.tables(), images.data_mut());
+        self.infer(&images)
+    }
 
     /// What the classifier reads, in inference mode: `[N, features]`, the mean of the last feature
     /// map over its pixels.

@@ -177,16 +177,22 @@ impl Preprocessing {
         Image::new(resolution, resolution, image.channels(), data)
     }
 
-    /// The normalised value of every 8-bit value, a table for each channel:
-    /// `(x / 255 − mean) / std`.
+    /// What makes `(x / 255 − mean) / std` of an 8-bit value.
+    pub fn normalisation(&self) -> Normalisation {
+        let channels = self.mean.iter().zip(&self.std);
+        let factors = channels.map(|(&mean, &std)| {
+            let (mean, std) = (f64::from(mean), f64::from(std));
+            ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32)
+        });
+        let (scale, offset) = factors.unzip();
+        Normalisation { scale, offset }
+    }
+
+    /// The normalised value of every 8-bit value, a table for each channel: see [`Normalisation`].
     pub fn tables(&self) -> Vec<[f32; 256]> {
-        self.mean
-            .iter()
-            .zip(&self.std)
-            .map(|(&mean, &std)| {
-                std::array::from_fn(|x| ((x as f64 / 255.0 - f64::from(mean)) / f64::from(std)) as f32)
-            })
-            .collect()
+        let Normalisation { scale, offset } = self.normalisation();
+        let channels = scale.iter().zip(&offset);
+        channels.map(|(scale, offset)| std::array::from_fn(|x| x as f32 * scale + offset)).collect()
     }
 
     /// The evaluation transform: resize, centre crop and normalise `image` into `out`
@@ -194,7 +200,7 @@ impl Preprocessing {
     ///
     /// Fails if `image` does not have one channel for each of `mean`, or `out` another length.
     pub fn apply(&self, image: &Image, resolution: usize, out: &mut [f32]) -> Result<()> {
-        self.check_channels(image)?;
+        self.check_channels(image.channels())?;
         let len = resolution * resolution * image.channels();
         if out.len() != len {
             return Err(Error::Input {
@@ -209,17 +215,27 @@ impl Preprocessing {
         Ok(())
     }
 
-    /// Fails if `image` does not have one channel for each of `mean` and `std`.
-    pub fn check_channels(&self, image: &Image) -> Result<()> {
-        if image.channels() == self.mean.len() && self.mean.len() == self.std.len() {
+    /// Fails unless images of so many `channels` have one for each of `mean` and `std`.
+    pub fn check_channels(&self, channels: usize) -> Result<()> {
+        if channels == self.mean.len() && self.mean.len() == self.std.len() {
             return Ok(());
         }
         Err(Error::Input {
             what: "channels of an image".into(),
             expected: format!("{} (as many as preprocessing mean and std have values)", self.mean.len()),
-            found: image.channels().to_string(),
+            found: channels.to_string(),
         })
     }
+}
+
+/// The normalised value of an 8-bit value `x` of channel c is `x · scale[c] + offset[c]`, each operation
+/// rounded to f32: the same bits wherever it is computed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalisation {
+    /// One value a channel.
+    pub scale: Vec<f32>,
+    /// One value a channel.
+    pub offset: Vec<f32>,
 }
 
 /// Looks 8-bit pixels up in the tables of [`Preprocessing::tables`], one table a channel.

@@ -71,6 +71,8 @@ pub struct Work {
     /// What runs it.
     pub executor: CpuExecutor,
     images: Tensor,
+    /// What is inferred from instead, if it was asked for.
+    pixels: Option<Vec<u8>>,
     training: Option<Training>,
 }
 
@@ -92,18 +94,22 @@ impl Work {
         let shape = [batch, architecture.resolution, architecture.resolution, architecture.input_channels];
         let pixels = (0..shape.iter().product()).map(|_| rng.normal() as f32).collect();
         let images = Tensor::new(&shape, pixels)?;
+        let pixels = settings.pixels.then(|| images.data().iter().map(|_| rng.below(256) as u8).collect());
         let training = (what == What::Train).then(|| Training {
             labels: (0..batch).map(|_| rng.below(architecture.classes)).collect(),
             loss: CrossEntropy::new(architecture, 0.0),
             optimizer: Sgd::new(0.01, 0.9, 1e-4),
         });
-        Ok(Self { executor, images, training })
+        Ok(Self { executor, images, pixels, training })
     }
 
     /// One forward pass, or one whole training step.
     pub fn once(&mut self) -> Outcome {
         let Some(training) = &mut self.training else {
-            std::hint::black_box(self.executor.infer(&self.images)?);
+            std::hint::black_box(match &self.pixels {
+                Some(pixels) => self.executor.infer_pixels(pixels)?,
+                None => self.executor.infer(&self.images)?,
+            });
             return Ok(());
         };
         self.executor.zero_grad();

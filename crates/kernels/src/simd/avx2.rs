@@ -98,6 +98,10 @@ impl Simd for Avx2 {
         unsafe { _mm_storeu_si128(to.cast(), narrow(v)) }
     }
     #[inline(always)]
+    unsafe fn load_u8(self, from: *const u8) -> Self::V {
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) }
+    }
+    #[inline(always)]
     unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {
         unsafe { _mm256_add_ps(a, b) }
     }

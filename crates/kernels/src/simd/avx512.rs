@@ -188,6 +188,10 @@ impl<const BF16: bool, const PAIRS: bool> Simd for Avx512<BF16, PAIRS> {
         }
     }
     #[inline(always)]
+    unsafe fn load_u8(self, from: *const u8) -> Self::V {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))) }
+    }
+    #[inline(always)]
     unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V {
         unsafe { _mm512_add_ps(a, b) }
     }

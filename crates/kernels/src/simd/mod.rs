@@ -87,6 +87,18 @@ pub(crate) trait Simd: Copy {
             }
         }
     }
+    /// Bytes as numbers.
+    #[inline(always)]
+    unsafe fn load_u8(self, from: *const u8) -> Self::V {
+        let mut lanes = [0.0; MOST_LANES];
+        // SAFETY: `LANES` bytes are there, and as many lanes as a vector has.
+        unsafe {
+            for (i, lane) in lanes.iter_mut().enumerate().take(Self::LANES) {
+                *lane = f32::from(from.add(i).read());
+            }
+            self.load(lanes.as_ptr())
+        }
+    }
     unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -194,7 +206,7 @@ impl TileWalk<'_> {
 }
 
 /// Lanes of the widest vector.
-const MOST_LANES: usize = 16;
+pub(crate) const MOST_LANES: usize = 16;
 
 /// Bytes of a value of the matrices of a GEMM tile.
 pub(crate) const VALUE: usize = size_of::<f32>();

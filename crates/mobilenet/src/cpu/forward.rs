@@ -14,7 +14,7 @@ use super::memory::{Maps, MapsIn, Scratch, with_maps};
 use super::precision::Number;
 use super::rows::{Ring, Source, chunk_pixels, images_per_item, room_ahead, row_geometry, windows};
 use super::timing::{CLASSIFIER, Pass};
-use super::{Conv, CpuExecutor, Engine, Input};
+use super::{Conv, CpuExecutor, Engine, Images, Input};
 use crate::architecture::{Layer, Operator};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
@@ -137,14 +137,15 @@ struct Running<'a> {
 const MOST_ITEMS: usize = 64;
 
 impl CpuExecutor {
-    pub(super) fn run_forward(&mut self, input: Input, values: &[f32]) -> Result<Tensor> {
+    pub(super) fn run_forward(&mut self, images: &Tensor) -> Result<Tensor> {
+        let input = self.input_of(images)?;
         // The running statistics change.
         self.forget_folded();
         let (frozen, batch) = (self.frozen, input.batch());
         if frozen.convs == self.convs.len() {
-            return self.forward_classifier(input, values);
+            return self.forward_classifier(input);
         }
-        if let Input::Features(_) = input {
+        if let Input::Features(..) = input {
             return Err(Error::Input {
                 what: "training batch".into(),
                 expected: "images; features only where the whole body is frozen".into(),
@@ -159,22 +160,24 @@ impl CpuExecutor {
                 found: format!("{batch} image(s) with {last} pixel(s); use a larger batch or resolution"),
             });
         }
-        with_maps!(self, |this, maps| this.forward_images(maps, values, batch))
+        with_maps!(self, |this, maps| this.forward_images(maps, images, batch))
     }
 
     fn forward_images<E: Number>(
         &mut self,
         maps: &mut MapsIn<E>,
-        images: &[f32],
+        images: &Tensor,
         batch: usize,
     ) -> Result<Tensor> {
-        let frozen = self.frozen;
+        let (frozen, image_len) = (self.frozen, self.architecture.input_shape().len());
         let first_len = self.convs[frozen.convs].layer.input.len();
         let input = &mut maps.input.at_least(batch * first_len)[..batch * first_len];
         if frozen.stages > 0 {
-            self.run_stages(images, batch, frozen.stages, End::Map, input, first_len);
+            let images = Images::normalised(images.data(), image_len);
+            self.run_stages(images, frozen.stages, End::Map, input, first_len);
         } else {
             let Engine { isa, pool, scratch, .. } = &mut self.engine;
+            let images = images.data();
             pool.run(batch, scratch, chunks(input, first_len), |image, _, to| {
                 element::convert(*isa, &images[image * first_len..][..first_len], to);
             });
@@ -224,12 +227,12 @@ impl CpuExecutor {
     }
 
     /// The forward pass where the whole body is frozen.
-    fn forward_classifier(&mut self, input: Input, values: &[f32]) -> Result<Tensor> {
+    fn forward_classifier(&mut self, input: Input) -> Result<Tensor> {
         let stride = gemm::padded_stride(self.engine.isa, self.classifier.features);
         let batch = input.batch();
         let mut pooled = std::mem::take(&mut self.training.pooled);
         let rows = &mut pooled.at_least(batch * stride)[..batch * stride];
-        self.pool_rows(input, values, rows, stride);
+        self.pool_rows(input, rows, stride);
         self.training.pooled = pooled;
         self.training.batch = batch;
         let start = self.timing.start();

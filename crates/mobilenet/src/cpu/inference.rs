@@ -16,7 +16,7 @@ use super::precision::{Number, Precision};
 use super::stage::{self, Padded};
 use super::strip::{self, Kept, depth_first, output_stride};
 use super::timing::{CLASSIFIER, Pass, Timing};
-use super::{Classifier, Conv, CpuExecutor, Engine, Input, Stored};
+use super::{Classifier, Conv, CpuExecutor, Engine, Images, Input, Stored};
 use crate::architecture::{Operator, Shape};
 use crate::tensor::Tensor;
 
@@ -37,7 +37,6 @@ pub(super) struct Network<'a> {
     pub parameters: &'a [Stored],
     pub classifier: &'a Classifier,
     pub epsilon: f32,
-    pub image_len: usize,
 }
 
 /// Inference in the precision that was asked for.
@@ -126,8 +125,7 @@ impl CpuExecutor {
     fn inference(&mut self) -> (Network<'_>, &mut Inference) {
         let Self { architecture, engine, timing, convs, parameters, classifier, inference, .. } = self;
         let epsilon = architecture.conventions.bn_epsilon;
-        let image_len = architecture.input_shape().len();
-        (Network { engine, timing, convs, parameters, classifier, epsilon, image_len }, inference)
+        (Network { engine, timing, convs, parameters, classifier, epsilon }, inference)
     }
 
     /// Drops what was folded from parameters that may have changed: all but the frozen stages.
@@ -143,48 +141,46 @@ impl CpuExecutor {
 
     /// Logits `[N, outputs]` of a batch of images, or of features that [`CpuExecutor::run_features`]
     /// gave.
-    pub(super) fn run_inference(&mut self, input: Input, values: &[f32]) -> Tensor {
+    pub(super) fn run_inference(&mut self, input: Input) -> Tensor {
         let (mut network, inference) = self.inference();
-        in_either!(inference, inference => inference.logits(&mut network, input, values))
+        in_either!(inference, inference => inference.logits(&mut network, input))
     }
 
     /// Pooled features `[N, features]` of a batch of images.
-    pub(super) fn run_features(&mut self, images: &[f32], batch: usize) -> Tensor {
+    pub(super) fn run_features(&mut self, images: Images) -> Tensor {
         let features = self.classifier.features;
-        let mut pooled = Tensor::zeros(&[batch, features]);
-        self.pool_rows(Input::Images(batch), images, pooled.data_mut(), features);
+        let mut pooled = Tensor::zeros(&[images.count(), features]);
+        self.pool_rows(Input::Images(images), pooled.data_mut(), features);
         pooled
     }
 
     /// The activated feature maps behind the stem and `blocks` blocks, `[N, h, w, channels]`.
-    pub(super) fn run_maps(&mut self, images: &[f32], batch: usize, blocks: usize) -> Tensor {
+    pub(super) fn run_maps(&mut self, images: Images, blocks: usize) -> Tensor {
         let ends = self.convs.iter().filter(|conv| conv.layer.operator != Operator::Depthwise);
         let last = ends.take(blocks + 1).last().map(|conv| conv.layer.output);
         let Shape { height, width, channels } = last.unwrap_or(self.architecture.input_shape());
-        let mut maps = Tensor::zeros(&[batch, height, width, channels]);
-        self.run_stages(images, batch, blocks + 1, End::Map, maps.data_mut(), height * width * channels);
+        let mut maps = Tensor::zeros(&[images.count(), height, width, channels]);
+        self.run_stages(images, blocks + 1, End::Map, maps.data_mut(), height * width * channels);
         maps
     }
 
     /// Writes what the classifier reads to rows of `output` that are `stride` apart.
-    pub(super) fn pool_rows(&mut self, input: Input, values: &[f32], output: &mut [f32], stride: usize) {
+    pub(super) fn pool_rows(&mut self, input: Input, output: &mut [f32], stride: usize) {
         let (mut network, inference) = self.inference();
-        in_either!(inference, inference => inference.pool(&mut network, input, values, (output, stride)));
+        in_either!(inference, inference => inference.pool(&mut network, input, (output, stride)));
     }
 
     /// Takes each image through the first `stages` stages (at least one) and writes what `end` says
     /// to rows of `output` that are `stride` apart.
     pub(super) fn run_stages<O: Element>(
         &mut self,
-        images: &[f32],
-        batch: usize,
+        images: Images,
         stages: usize,
         end: End,
         output: &mut [O],
         stride: usize,
     ) {
         let (mut network, inference) = self.inference();
-        let images = (images, batch);
         in_either!(inference, inference => inference.run(&mut network, images, stages, end, (output, stride)));
     }
 }
@@ -212,7 +208,7 @@ impl<E: Number> InferenceIn<E> {
         self.plan.classifier = None;
     }
 
-    fn logits(&mut self, network: &mut Network, input: Input, values: &[f32]) -> Tensor {
+    fn logits(&mut self, network: &mut Network, input: Input) -> Tensor {
         let (features, outputs) = (network.classifier.features, network.classifier.outputs);
         let stride = E::padded_stride(network.engine.isa, features);
         let batch = input.batch();
@@ -220,7 +216,7 @@ impl<E: Number> InferenceIn<E> {
         self.plan.fold(network, stages, true);
         let mut pooled = std::mem::take(&mut self.pooled);
         let rows = &mut pooled.at_least(batch * stride)[..batch * stride];
-        self.pool(network, input, values, (rows, stride));
+        self.pool(network, input, (rows, stride));
         let mut logits = Tensor::zeros(&[batch, outputs]);
         let Network { engine, timing, parameters, classifier, .. } = network;
         let epilogue = Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None };
@@ -240,20 +236,14 @@ impl<E: Number> InferenceIn<E> {
     }
 
     /// Writes what the classifier reads to rows of `output` that are `stride` apart.
-    fn pool<O: Element>(
-        &mut self,
-        network: &mut Network,
-        input: Input,
-        values: &[f32],
-        (output, stride): (&mut [O], usize),
-    ) {
+    fn pool<O: Element>(&mut self, network: &mut Network, input: Input, (output, stride): (&mut [O], usize)) {
         let features = network.classifier.features;
         match input {
-            Input::Images(batch) => {
+            Input::Images(images) => {
                 let stages = network.stages();
-                self.run(network, (values, batch), stages, End::Pool(features), (output, stride));
+                self.run(network, images, stages, End::Pool(features), (output, stride));
             }
-            Input::Features(_) => {
+            Input::Features(values, _) => {
                 for (to, from) in output.chunks_exact_mut(stride).zip(values.chunks_exact(features)) {
                     element::convert(self.plan.isa, from, &mut to[..features]);
                 }
@@ -265,14 +255,14 @@ impl<E: Number> InferenceIn<E> {
     fn run<O: Element>(
         &mut self,
         network: &mut Network,
-        (images, batch): (&[f32], usize),
+        images: Images,
         stages: usize,
         end: End,
         (output, stride): (&mut [O], usize),
     ) {
         self.plan.fold(network, stages, false);
-        let Network { engine, timing, image_len, .. } = network;
-        let image_len = *image_len;
+        let Network { engine, timing, .. } = network;
+        let batch = images.count();
         let Self { plan, maps, memory, .. } = self;
         let plan = &*plan;
         let stages = &plan.stages[..stages];
@@ -286,22 +276,21 @@ impl<E: Number> InferenceIn<E> {
             let group = ((batch - done) / threads).min(most);
             let items = (batch - done) / (group * threads) * threads;
             let count = items * group;
-            let images = &images[done * image_len..][..count * image_len];
+            let images = images.some(done..done + count);
             let rows = &mut output[done * stride..][..count * stride];
             let rows = chunks(rows, group * stride);
             engine.pool.run(items, memory, rows, |item, memory, rows| {
-                let images = &images[item * group * image_len..][..group * image_len];
-                run_group(plan, stages, first, (images, image_len), memory, |index, map, mean| {
+                let images = images.some(item * group..(item + 1) * group);
+                run_group(plan, stages, first, images, memory, |index, map, mean| {
                     end.write(plan.isa, map, mean, &mut rows[index * stride..][..stride]);
                 });
             });
             done += count;
         }
         for image in done..batch {
-            let pixels = &images[image * image_len..][..image_len];
             let [current, next] = &mut *maps;
             let start = timing.start();
-            spread_strip(plan, stages, first, (&engine.pool, &mut *memory), pixels, next);
+            spread_strip(plan, stages, first, (&engine.pool, &mut *memory), images.one(image), next);
             timing.stop(start, Pass::Infer, &stages[first - 1].layer.name);
             std::mem::swap(current, next);
             for (index, stage) in stages.iter().enumerate().skip(first) {
@@ -343,12 +332,12 @@ fn run_group<E: Number>(
     plan: &Plan<E>,
     stages: &[Stage<E>],
     first: usize,
-    (images, image_len): (&[f32], usize),
+    images: Images,
     memory: &mut Memory<E>,
     mut finish: impl FnMut(usize, &[E], &mut Mean),
 ) {
     let Memory { kept, maps: [current, next], patches, gathered, padded, end } = memory;
-    let count = images.len() / image_len;
+    let count = images.count();
     // From here on the product's rows are those of all images.
     let few = |stage: &Stage<E>| stage.layer.output.pixels() <= E::FEW_PIXELS && stage.depthwise.is_some();
     let together = match stages.iter().rposition(|stage| !few(stage)) {
@@ -356,11 +345,11 @@ fn run_group<E: Number>(
         _ => stages.len(),
     };
     let stride_of = |index: usize| output_stride(&stages[index], stages.get(index + 1));
-    for (image, pixels) in images.chunks_exact(image_len).enumerate() {
+    for image in 0..count {
         let Shape { height, width, .. } = stages[first - 1].layer.output;
         let stride = stride_of(first - 1);
         let map = next.at_least(height * width * stride);
-        strip::rows(plan, &stages[..first], kept, pixels, 0..height, (map, stride));
+        strip::rows(plan, &stages[..first], kept, images.one(image), 0..height, (map, stride));
         std::mem::swap(current, next);
         for (index, stage) in stages.iter().enumerate().take(together).skip(first) {
             let Shape { height, width, .. } = stage.layer.output;
@@ -399,7 +388,7 @@ fn spread_strip<E: Number>(
     stages: &[Stage<E>],
     count: usize,
     (pool, memory): (&Pool, &mut [Memory<E>]),
-    image: &[f32],
+    image: Images,
     output: &mut Buffer<E>,
 ) {
     let last = &stages[count - 1];

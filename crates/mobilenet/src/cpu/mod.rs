@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `rows.rs` | what the next layer reads: activated rows, padded rows and images |
+//! | `images.rs` | images as they are given: values or 8-bit pixels |
 //! | `precision.rs` | the types that a network is computed in |
 //! | `plan.rs` | weights folded and packed for inference |
 //! | `stage.rs` | inference: one block on one thread |
@@ -19,6 +20,7 @@
 
 mod backward;
 mod forward;
+mod images;
 mod inference;
 mod layout;
 mod memory;
@@ -39,6 +41,7 @@ use crate::executor::{Executor, Parameter};
 use crate::tensor::Tensor;
 use crate::weights::{TensorSpec, Weights};
 
+use images::Images;
 pub use precision::Precision;
 pub use timing::{LayerTime, Pass};
 
@@ -92,18 +95,19 @@ struct Frozen {
     convs: usize,
 }
 
-/// What a pass is given, and how many of it.
+/// What a pass is given.
 #[derive(Clone, Copy, Debug)]
-enum Input {
-    Images(usize),
-    /// What the classifier reads.
-    Features(usize),
+enum Input<'a> {
+    Images(Images<'a>),
+    /// Rows of what the classifier reads, so many.
+    Features(&'a [f32], usize),
 }
 
-impl Input {
+impl Input<'_> {
     fn batch(self) -> usize {
         match self {
-            Self::Images(batch) | Self::Features(batch) => batch,
+            Self::Images(images) => images.count(),
+            Self::Features(_, batch) => batch,
         }
     }
 }
@@ -243,9 +247,9 @@ impl CpuExecutor {
     /// # Errors
     /// When `images` do not fit the network, or the body has fewer blocks.
     pub fn feature_maps_behind(&mut self, images: &Tensor, blocks: usize) -> Result<Tensor> {
-        let batch = self.batch_of(images)?;
+        let images = self.images_of(images)?;
         self.check_blocks("blocks before the feature map", blocks)?;
-        Ok(self.run_maps(images.data(), batch, blocks))
+        Ok(self.run_maps(images, blocks))
     }
 
     fn check_blocks(&self, what: &'static str, blocks: usize) -> Result<()> {
@@ -298,11 +302,13 @@ impl CpuExecutor {
         Ok(())
     }
 
-    /// Checks a batch of images and returns its size.
-    fn batch_of(&self, images: &Tensor) -> Result<usize> {
+    /// Checks a batch of images.
+    fn images_of<'a>(&self, images: &'a Tensor) -> Result<Images<'a>> {
         let shape = self.architecture.input_shape();
         match *images.shape() {
-            [n, h, w, c] if n > 0 && (h, w, c) == (shape.height, shape.width, shape.channels) => Ok(n),
+            [n, h, w, c] if n > 0 && (h, w, c) == (shape.height, shape.width, shape.channels) => {
+                Ok(Images::normalised(images.data(), shape.len()))
+            }
             ref found => Err(Error::Input {
                 what: "image batch".into(),
                 expected: format!("[N ≥ 1, {}, {}, {}]", shape.height, shape.width, shape.channels),
@@ -312,10 +318,12 @@ impl CpuExecutor {
     }
 
     /// Checks a batch of images or features.
-    fn input_of(&self, input: &Tensor) -> Result<Input> {
+    fn input_of<'a>(&self, input: &'a Tensor) -> Result<Input<'a>> {
         match *input.shape() {
-            [n, features] if n > 0 && features == self.classifier.features => Ok(Input::Features(n)),
-            _ => Ok(Input::Images(self.batch_of(input)?)),
+            [n, features] if n > 0 && features == self.classifier.features => {
+                Ok(Input::Features(input.data(), n))
+            }
+            _ => Ok(Input::Images(self.images_of(input)?)),
         }
     }
 
@@ -341,12 +349,20 @@ impl Executor for CpuExecutor {
 
     fn infer(&mut self, images: &Tensor) -> Result<Tensor> {
         let input = self.input_of(images)?;
-        Ok(self.run_inference(input, images.data()))
+        Ok(self.run_inference(input))
+    }
+
+    fn infer_pixels(&mut self, pixels: &[u8]) -> Result<Tensor> {
+        let shape = self.architecture.input_shape();
+        self.architecture.count_pixels(pixels)?;
+        // Two values a channel; the pixels themselves are normalised where the first convolution reads them.
+        let normalisation = self.architecture.conventions.preprocessing.normalisation();
+        Ok(self.run_inference(Input::Images(Images::pixels(pixels, &normalisation, shape.len()))))
     }
 
     fn features(&mut self, images: &Tensor) -> Result<Tensor> {
-        let batch = self.batch_of(images)?;
-        Ok(self.run_features(images.data(), batch))
+        let images = self.images_of(images)?;
+        Ok(self.run_features(images))
     }
 
     fn freeze(&mut self, blocks: Option<usize>) -> Result<()> {
@@ -370,8 +386,7 @@ impl Executor for CpuExecutor {
     }
 
     fn forward(&mut self, images: &Tensor) -> Result<Tensor> {
-        let input = self.input_of(images)?;
-        self.run_forward(input, images.data())
+        self.run_forward(images)
     }
 
     fn backward(&mut self, d_logits: &Tensor) -> Result<()> {

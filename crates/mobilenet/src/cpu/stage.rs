@@ -11,6 +11,7 @@ use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef};
 use mobilenet_kernels::{Buffer, Isa};
 
 use super::forward::ring_rows;
+use super::images::Images;
 use super::plan::{Depthwise, Filter, Plan, Stage};
 use super::precision::Number;
 use super::rows::row_geometry;
@@ -27,7 +28,7 @@ pub(super) trait Rows<E> {
 
 /// What a stage reads: the image, or the rows of the stage before.
 pub(super) enum Input<'a, E> {
-    Image(Map<'a, f32>),
+    Image(Images<'a>),
     Rows(&'a mut dyn Rows<E>),
 }
 
@@ -35,15 +36,15 @@ impl<E: Number> Input<'_, E> {
     /// The same once more.
     pub fn again(&mut self) -> Input<'_, E> {
         match self {
-            Self::Image(map) => Input::Image(*map),
+            Self::Image(image) => Input::Image(*image),
             Self::Rows(rows) => Input::Rows(&mut **rows),
         }
     }
 
     /// Has a row made and copies it in f32.
-    fn copy(&mut self, y: usize, to: &mut [f32]) {
+    fn copy(&mut self, isa: Isa, y: usize, to: &mut [f32]) {
         match self {
-            Self::Image(map) => to.copy_from_slice(map.row(y)),
+            Self::Image(image) => image.row(isa, y, to),
             Self::Rows(rows) => {
                 rows.make(y + 1);
                 for (to, from) in to.iter_mut().zip(rows.row(y)) {
@@ -240,7 +241,7 @@ impl<E: Number> Stage<E> {
             let (left, row) = row.split_at_mut(layer.pads.left * channels);
             let (pixels, right) = row.split_at_mut(width * channels);
             left.fill(0.0);
-            input.copy(y, pixels);
+            input.copy(plan.isa, y, pixels);
             right.fill(0.0);
         }
         *loaded = end.max(*loaded);

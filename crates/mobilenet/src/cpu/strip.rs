@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use mobilenet_kernels::Buffer;
 
+use super::images::Images;
 use super::plan::{Plan, Stage};
 use super::precision::Number;
-use super::stage::{Input, Map, Padded, Rows};
+use super::stage::{Input, Padded, Rows};
 use crate::architecture::Shape;
 
 /// How many of `stages` to take depth first: those up to the last that writes a large map, at least one.
@@ -49,7 +50,7 @@ struct Strip<'a, E: Number> {
     plan: &'a Plan<E>,
     stages: &'a [Stage<E>],
     kept: &'a mut [Kept<E>],
-    image: Map<'a, f32>,
+    image: Images<'a>,
 }
 
 /// Takes an image through `stages`, as far as the output rows `rows` of the last one need it. Their
@@ -58,11 +59,11 @@ pub(super) fn rows<E: Number>(
     plan: &Plan<E>,
     stages: &[Stage<E>],
     kept: &mut Vec<Kept<E>>,
-    image: &[f32],
+    image: Images,
     rows: Range<usize>,
     output: (&mut [E], usize),
 ) {
-    let (Some((last, before)), Some(first)) = (stages.split_last(), stages.first()) else { return };
+    let Some((last, before)) = stages.split_last() else { return };
     if kept.len() < stages.len() {
         kept.resize_with(stages.len(), Kept::default);
     }
@@ -79,7 +80,6 @@ pub(super) fn rows<E: Number>(
         start = stage.reach(start).start;
         kept.padded.start(start);
     }
-    let image = first.map(image);
     let Kept { patches, padded, .. } = &mut kept_last[0];
     let mut strip = Strip { plan, stages: before, kept: kept_before, image };
     let input = if before.is_empty() { Input::Image(image) } else { Input::Rows(&mut strip) };
