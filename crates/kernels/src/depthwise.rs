@@ -7,6 +7,8 @@
 
 #![allow(clippy::needless_range_loop)] // taps are indices into several arrays at once
 
+mod slide;
+
 use crate::activation::Clamp;
 use crate::element::Element;
 use crate::isa::Isa;
@@ -120,6 +122,11 @@ pub fn convolve_row<E: Element, O: Element>(
     convolve_rows(isa, geometry, &[rows], weights, epilogue, output, &[]);
 }
 
+/// How many output rows [`convolve_rows`] likes best at a time.
+pub fn rows_together(stride: usize) -> usize {
+    if stride == 1 { 4 } else { 2 }
+}
+
 /// Output rows that follow one another, each from three input rows (see [`convolve_row`]). Together
 /// they are faster: an input row that several of them read comes into the first-level cache once.
 ///
@@ -163,13 +170,16 @@ impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { geometry, inputs, weights, epilogue, output, ahead } = self;
-        let RowGeometry { outputs, channels, output_stride, stride, dilation, .. } = geometry;
+        let RowGeometry { outputs, channels, output_stride, stride, dilation, .. } = self.geometry;
         if outputs == 0 {
             return;
         }
+        if S::REGISTERS >= 32 && dilation == 1 && stride <= 2 {
+            // SAFETY: `convolve_rows` checked every length.
+            return unsafe { slide::run(s, self) };
+        }
+        let Self { geometry, inputs, weights, epilogue, output, ahead } = self;
         // As many channels at a time as leave all rows of them in the first-level cache.
-        let slides = S::REGISTERS >= 32 && dilation == 1 && stride <= 2;
         const CACHE: usize = 8 * 1024;
         let pixels = (inputs.len() * stride + 2) * (outputs * stride + 2) + inputs.len() * outputs;
         let together = (CACHE / pixels / S::LANES).max(1) * S::LANES;
@@ -185,8 +195,6 @@ impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
                 unsafe {
                     simd::prefetch_all(s, ahead.next().unwrap_or_default());
                     match (stride, dilation) {
-                        (1, 1) if slides => row.slide::<S, 1>(s, channels.clone()),
-                        (2, 1) if slides => row.slide::<S, 2>(s, channels.clone()),
                         (1, 1) => row.row::<S, 4, 1>(s, channels.clone()),
                         (2, 1) => row.row::<S, 2, 2>(s, channels.clone()),
                         _ => row.row::<S, 0, 0>(s, channels.clone()),
@@ -235,112 +243,6 @@ unsafe fn taps<S: Simd, const PARTIAL: bool>(
 }
 
 impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
-    /// Some channels of the row, a vector after the other: the filter stays in registers, and so do
-    /// the three columns of pixels that it stands on, which slide along. Every pixel is loaded once.
-    #[inline(always)]
-    unsafe fn slide<S: Simd, const STRIDE: usize>(&mut self, s: S, range: std::ops::Range<usize>) {
-        let RowGeometry { outputs, pixel_stride, output_stride, .. } = self.geometry;
-        let inner = self.geometry.inner();
-        let Clamp { low, high } = self.clamp();
-        // SAFETY: see `run`; between the bounds of `inner` every pixel is there.
-        unsafe {
-            let (low, high) = (s.splat(low), s.splat(high));
-            for_channel_blocks!(S, range.len(), |c, n, PARTIAL| {
-                let c = range.start + c;
-                let weights = self.filter::<S, PARTIAL>(s, c, n);
-                let start = self.start::<S, PARTIAL>(s, c, n);
-                let rows = self.rows.map(|row| row.as_ptr().wrapping_add(c));
-                let mut output = self.output.add(c);
-                let mut pixel = self.geometry.first_pixel(0);
-                let mut left = self.column::<S, PARTIAL>(s, c, n, pixel);
-                let mut middle = self.column::<S, PARTIAL>(s, c, n, pixel + 1);
-                let mut right = left;
-                // One output from three columns.
-                macro_rules! output {
-                    ($left:ident $middle:ident $right:ident) => {
-                        let mut sum = start;
-                        for ky in 0..3 {
-                            sum = s.mul_add($left[ky], weights[ky][0], sum);
-                            sum = s.mul_add($middle[ky], weights[ky][1], sum);
-                            sum = s.mul_add($right[ky], weights[ky][2], sum);
-                        }
-                        simd::store::<S, PARTIAL>(s, output, s.clamp(sum, low, high), n);
-                        output = output.wrapping_add(output_stride);
-                    };
-                }
-                // So many outputs, looking whether the pixels are there.
-                macro_rules! checked {
-                    ($outputs:expr) => {
-                        for _ in 0..$outputs {
-                            if STRIDE > 1 {
-                                middle = self.column::<S, PARTIAL>(s, c, n, pixel + 1);
-                            }
-                            right = self.column::<S, PARTIAL>(s, c, n, pixel + 2);
-                            output!(left middle right);
-                            (left, middle) = if STRIDE > 1 { (right, middle) } else { (middle, right) };
-                            pixel += STRIDE as isize;
-                        }
-                    };
-                }
-                macro_rules! load {
-                    ($column:ident $at:expr) => {
-                        for (value, row) in $column.iter_mut().zip(rows) {
-                            *value = simd::load::<S, PARTIAL>(s, row.offset($at), n);
-                        }
-                    };
-                }
-                checked!(inner.start);
-                // The columns change places, instead of their values moving: so many outputs in a round.
-                let together = if STRIDE > 1 { 2 } else { 3 };
-                let rounds = inner.len() / together;
-                let step = pixel_stride as isize;
-                let mut at = pixel * step;
-                for _ in 0..rounds {
-                    if STRIDE > 1 {
-                        load!(middle at + step);
-                        load!(right at + 2 * step);
-                        output!(left middle right);
-                        load!(middle at + 3 * step);
-                        load!(left at + 4 * step);
-                        output!(right middle left);
-                    } else {
-                        load!(right at + 2 * step);
-                        output!(left middle right);
-                        load!(left at + 3 * step);
-                        output!(middle right left);
-                        load!(middle at + 4 * step);
-                        output!(right left middle);
-                    }
-                    at += (together * STRIDE) as isize * step;
-                }
-                pixel += (rounds * together * STRIDE) as isize;
-                checked!(outputs - inner.start - rounds * together);
-            });
-        }
-    }
-
-    /// Three pixels, one below the other; zeros where the row has no such pixel.
-    #[inline(always)]
-    unsafe fn column<S: Simd, const PARTIAL: bool>(
-        &self,
-        s: S,
-        c: usize,
-        n: usize,
-        pixel: isize,
-    ) -> [S::V; 3] {
-        // SAFETY: see `run`; a pixel that the geometry has is there.
-        unsafe {
-            let mut column = [s.splat(0.0); 3];
-            if self.geometry.present.is_none_or(|present| pixel >= 0 && (pixel as usize) < present.count) {
-                for (value, row) in column.iter_mut().zip(self.rows) {
-                    let at = row.as_ptr().add(pixel as usize * self.geometry.pixel_stride + c);
-                    *value = simd::load::<S, PARTIAL>(s, at, n);
-                }
-            }
-            column
-        }
-    }
-
     /// Without an epilogue: bounds that keep everything (and NaN) as it is.
     #[inline(always)]
     fn clamp(&self) -> Clamp {

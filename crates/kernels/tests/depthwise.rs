@@ -2,7 +2,9 @@
 
 mod support;
 
-use mobilenet_kernels::depthwise::{Present, RowEpilogue, RowGeometry, by_tap, convolve_row, pixel_stride};
+use mobilenet_kernels::depthwise::{
+    Present, RowEpilogue, RowGeometry, by_tap, convolve_row, convolve_rows, pixel_stride,
+};
 use mobilenet_kernels::{Clamp, Isa};
 use mobilenet_reference::{Geometry, Pads, activation, conv, magnitudes, widen};
 use proptest::prelude::*;
@@ -198,4 +200,51 @@ proptest! {
             check(isa, channels, g, gap, clamped.then_some(Clamp { low: 0.0, high: 0.5 }), seed);
         }
     }
+}
+
+/// Rows that are made together, where their inputs follow one another and where they do not, are to the bit
+/// those that are made one by one.
+#[test]
+fn rows_together_are_rows_one_by_one() {
+    on_every_isa(|isa| {
+        for (channels, stride, left) in
+            [(16, 1, 1), (35, 1, 0), (35, 2, 1), (20, 2, 0), (7, 1, 3), (33, 2, 4)]
+        {
+            let width = 11;
+            let geometry = RowGeometry {
+                outputs: (width + left + 1 - 3) / stride + 1,
+                channels,
+                pixel_stride: channels + 2,
+                output_stride: channels + 1,
+                stride,
+                dilation: 1,
+                present: Some(Present { left, count: width }),
+            };
+            let mut random = Random(5);
+            let map: Vec<Vec<f32>> = (0..24).map(|_| random.values(geometry.input_len())).collect();
+            let (taps, bias) = (random.values(9 * channels), random.values(channels));
+            let epilogue = Some(RowEpilogue { bias: &bias, clamp: Clamp::RELU6 });
+            let len = geometry.outputs * geometry.output_stride;
+            for count in 1..=11 {
+                // The rows of one image; the same but that one row is another's; rows that all begin anew.
+                for kind in 0..3 {
+                    let inputs: Vec<[&[f32]; 3]> = (0..count)
+                        .map(|y| match kind {
+                            1 if y == count / 2 => [20, 22, 21].map(|row| &map[row][..]),
+                            2 => [0, 1, 2].map(|k| &map[(5 * y + k) % 24][..]),
+                            _ => [0, 1, 2].map(|k| &map[y * stride + k][..]),
+                        })
+                        .collect();
+                    let mut together = vec![SENTINEL; count * len];
+                    convolve_rows(isa, geometry, &inputs, &taps, epilogue, &mut together, &[]);
+                    for (y, (found, rows)) in together.chunks(len).zip(inputs).enumerate() {
+                        let mut alone = vec![SENTINEL; len];
+                        convolve_row(isa, geometry, rows, &taps, epilogue, &mut alone);
+                        let what = format!("{} {channels} {stride} {count} {kind}: row {y}", isa.name());
+                        assert!(found == alone, "{what}");
+                    }
+                }
+            }
+        }
+    });
 }

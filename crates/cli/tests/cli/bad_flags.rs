@@ -21,6 +21,7 @@ const CASES: &[(&[&str], &[&str])] = &[
     (&["bench", "infer", "--threads", "0"], &["--threads: found 0, expected 1 to"]),
     (&["bench", "infer", "--seconds", "0"], &["--seconds: found 0, expected above 0"]),
     (&["bench", "infer", "--seconds", "-1"], &["--seconds: found -1, expected above 0"]),
+    (&["bench", "train", "--pixels"], &["--pixels: only with `infer`"]),
     (&["bench", "train", "--precision", "f31"], &["found precision f31, expected f32 or bf16"]),
     (&["train", "--precision", "f16"], &["found precision f16, expected f32 or bf16"]),
     (&["train", "--width", "0"], &["width multiplier: found 0, expected"]),

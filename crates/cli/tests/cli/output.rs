@@ -48,6 +48,7 @@ fn bench_has_the_keys_by_which_engines_are_compared() {
             "what",
             "engine",
             "precision",
+            "pixels",
             "threads",
             "batch",
             "width",
@@ -74,6 +75,8 @@ fn bench_has_the_keys_by_which_engines_are_compared() {
         assert!(found["runs"].as_u64().unwrap() >= 5);
         assert_eq!(found["peak_rss_mib"].is_u64(), cfg!(target_os = "linux"));
     }
+    let from_pixels = run(&[&["bench", "infer", "--pixels", "--json"], &small[..]].concat()).json();
+    assert_eq!(from_pixels["pixels"], true);
     for what in [&["infer"][..], &["train"], &[]] {
         let flags = [&["bench"], what, &["--precision", "bf16", "--batch", "4", "--json"], &small[..]];
         assert_eq!(run(&flags.concat()).json()["precision"], "bf16", "{what:?}");

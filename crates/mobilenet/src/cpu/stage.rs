@@ -99,8 +99,8 @@ const MOST_ROWS: usize = 16;
 /// in that time.
 const AHEAD: usize = 2;
 
-/// Rows of a depthwise convolution at a time.
-const ROWS: usize = 2;
+/// Most rows of a depthwise convolution at a time ([`depthwise::rows_together`]).
+const ROWS: usize = 4;
 
 impl<E: Number> Stage<E> {
     /// The shape that the stage reads.
@@ -134,7 +134,10 @@ impl<E: Number> Stage<E> {
     /// Input rows that are read at a time.
     pub fn reaches_over(&self) -> usize {
         match &self.depthwise {
-            Some(Depthwise { layer, .. }) => (ROWS - 1) * layer.stride + 2 * layer.dilation + 1,
+            Some(depthwise) => {
+                let layer = &depthwise.layer;
+                (depthwise.rows_together() - 1) * layer.stride + 2 * layer.dilation + 1
+            }
             // (Each is copied as soon as it is made.)
             None => 1,
         }
@@ -266,6 +269,11 @@ impl<E: Number> Stage<E> {
 }
 
 impl Depthwise {
+    /// Output rows that are made at a time.
+    fn rows_together(&self) -> usize {
+        depthwise::rows_together(self.layer.stride).min(ROWS)
+    }
+
     /// Makes the output rows `rows`; their pixels are `stride` apart in `output`. Meanwhile `ahead` is asked
     /// for: the arithmetic leaves the memory idle.
     pub fn rows<E: Number>(
@@ -283,11 +291,11 @@ impl Depthwise {
         let geometry = RowGeometry { pixel_stride, output_stride: stride, present, ..row_geometry(layer) };
         let row_len = width * pixel_stride;
         let epilogue = RowEpilogue { bias, clamp: plan.clamp };
-        let mut ahead = ahead.chunks(ahead.len().div_ceil(rows.len().div_ceil(ROWS)).max(1));
-        for (y, output) in
-            rows.clone().step_by(ROWS).zip(output.chunks_mut(ROWS * layer.output.width * stride))
-        {
-            let count = ROWS.min(rows.end - y);
+        let together = self.rows_together();
+        let mut ahead = ahead.chunks(ahead.len().div_ceil(rows.len().div_ceil(together)).max(1));
+        let outputs = output.chunks_mut(together * layer.output.width * stride);
+        for (y, output) in rows.clone().step_by(together).zip(outputs) {
+            let count = together.min(rows.end - y);
             let last = ring_rows(layer, y + count - 1)[2];
             input.make((last + 1).clamp(0, height as isize) as usize);
             let mut inputs: [[&[E]; 3]; ROWS] = [[&[]; 3]; ROWS];

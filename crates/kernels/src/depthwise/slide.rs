@@ -1,0 +1,261 @@
+//! Depthwise rows where there are many registers: the filter of a vector of channels stays in them, and so do
+//! the sums of a few output rows that a column of input pixels belongs to, which slide along. Every pixel
+//! is loaded once for all these rows, from wherever it is: nothing has to stay in the first-level cache.
+//!
+//! A sum is taken column by column and, in a column, row by row, from its bias on: its bits do not depend
+//! on how many rows there are at a time.
+
+use super::{ConvolveRows, RowEpilogue, RowGeometry, rows_together, taps};
+use crate::activation::Clamp;
+use crate::element::Element;
+use crate::simd::{self, Simd, for_channel_blocks};
+
+/// A few output rows, one below the other.
+struct Rows<'a, E, O, const ROWS: usize, const INPUTS: usize> {
+    geometry: RowGeometry,
+    /// The input rows that they reach over.
+    inputs: [*const E; INPUTS],
+    weights: &'a [f32],
+    epilogue: Option<RowEpilogue<'a>>,
+    output: *mut O,
+}
+
+/// The vector of channels at work.
+#[derive(Clone, Copy)]
+struct Channels<S: Simd> {
+    s: S,
+    first: usize,
+    /// How many, less than a vector's only if partial.
+    n: usize,
+    /// What a sum begins with.
+    start: S::V,
+    weights: [[S::V; 3]; 3],
+    low: S::V,
+    high: S::V,
+}
+
+/// All rows of `work`, whose stride is 1 or 2 and whose dilation 1.
+///
+/// # Safety
+/// `work`'s lengths must have been checked.
+#[inline(always)]
+pub(super) unsafe fn run<S: Simd, E: Element, O: Element>(s: S, work: ConvolveRows<'_, E, O>) {
+    let ConvolveRows { geometry, inputs, weights, epilogue, output, ahead } = work;
+    let RowGeometry { outputs, channels, output_stride, stride, .. } = geometry;
+    let output = output.as_mut_ptr();
+    // Asked for evenly.
+    let groups = inputs.len().div_ceil(rows_together(stride));
+    let turns = groups * channels.div_ceil(S::LANES);
+    let mut ahead = ahead.chunks(ahead.len().div_ceil(turns.max(1)).max(1));
+    let mut done = 0;
+    while done < inputs.len() {
+        let left = &inputs[done..];
+        let together = chained(left, stride);
+        let output = output.wrapping_add(done * outputs * output_stride);
+        macro_rules! rows {
+            ($rows:literal, $stride:literal, $inputs:literal) => {{
+                let mut rows = [left[0][0].as_ptr(); $inputs];
+                for (at, row) in rows.iter_mut().enumerate() {
+                    // The last output row's filter reaches over what the others do not.
+                    let of = (at / $stride).min($rows - 1);
+                    *row = left[of][at - of * $stride].as_ptr();
+                }
+                let rows = Rows::<E, O, $rows, $inputs> { geometry, inputs: rows, weights, epilogue, output };
+                // SAFETY: the caller's promise, for each of these output rows.
+                unsafe { rows.convolve::<S, $stride>(s, &mut ahead) };
+                $rows
+            }};
+        }
+        done += match (stride, together) {
+            (1, 4..) => rows!(4, 1, 6),
+            (1, 2..) => rows!(2, 1, 4),
+            (1, _) => rows!(1, 1, 3),
+
+            (_, 2..) => rows!(2, 2, 5),
+            _ => rows!(1, 2, 3),
+        };
+    }
+}
+
+/// How many of the first output rows read input rows that follow one another.
+fn chained<E>(inputs: &[[&[E]; 3]], stride: usize) -> usize {
+    let follows = |pair: &&[[&[E]; 3]]| {
+        let [before, after] = pair else { return false };
+        (stride..3).all(|at| before[at].as_ptr() == after[at - stride].as_ptr())
+    };
+    1 + inputs.windows(2).take_while(follows).count()
+}
+
+impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> {
+    #[inline(always)]
+    unsafe fn convolve<'p, S: Simd, const STRIDE: usize>(
+        &self,
+        s: S,
+        ahead: &mut impl Iterator<Item = &'p [E]>,
+    ) {
+        let Clamp { low, high } = self.epilogue.map_or(Clamp::IDENTITY, |epilogue| epilogue.clamp);
+        let channels = self.geometry.channels;
+        // SAFETY: the caller's promise; the filter has nine values a channel, the bias one.
+        unsafe {
+            let (low, high) = (s.splat(low), s.splat(high));
+            for_channel_blocks!(S, channels, |c, n, PARTIAL| {
+                simd::prefetch_all(s, ahead.next().unwrap_or_default());
+                let start = match self.epilogue {
+                    Some(RowEpilogue { bias, .. }) => simd::load::<S, PARTIAL>(s, bias.as_ptr().add(c), n),
+                    None => s.splat(0.0),
+                };
+                let weights = taps::<S, PARTIAL>(s, self.weights.as_ptr().add(c), channels, n);
+                let channels = Channels { s, first: c, n, start, weights, low, high };
+                if STRIDE == 1 {
+                    self.every_column::<S, PARTIAL>(channels);
+                } else {
+                    self.every_other::<S, PARTIAL>(channels);
+                }
+            });
+        }
+    }
+
+    /// Pixels that are there, and zero pixels before them.
+    #[inline(always)]
+    fn pixels(&self, stride: usize) -> (usize, usize) {
+        match self.geometry.present {
+            Some(present) => (present.count, present.left),
+            None => ((self.geometry.outputs - 1) * stride + 3, 0),
+        }
+    }
+
+    /// At stride 1 a column of pixels belongs to three outputs, and is the last of the first of them.
+    #[inline(always)]
+    unsafe fn every_column<S: Simd, const PARTIAL: bool>(&self, channels: Channels<S>) {
+        let outputs = self.geometry.outputs;
+        let (count, left) = self.pixels(1);
+        let start = [channels.start; ROWS];
+        let (mut first, mut second) = (start, start);
+        // One column into the sums of three outputs.
+        macro_rules! add {
+            ($pixel:expr, $first:ident $second:ident $third:ident) => {
+                self.add::<S, PARTIAL, 1, 3>(
+                    channels,
+                    $pixel,
+                    [0, 1, 2],
+                    [&mut $third, &mut $second, &mut $first],
+                )
+            };
+        }
+        // SAFETY: pixels before `count` are there, and outputs before `outputs`.
+        unsafe {
+            // Pixel p is the last of output p + left − 2; outputs before that of pixel 0 have none at all.
+            for output in 0..left.saturating_sub(2).min(outputs) {
+                self.finish::<S, PARTIAL>(channels, output, start);
+            }
+            let mut pixel = 0;
+            while pixel < count && pixel + left < 2 {
+                let mut third = start;
+                add!(pixel, first second third);
+                (first, second) = (second, third);
+                pixel += 1;
+            }
+            let end = count.min((outputs + 2).saturating_sub(left));
+            // The sums change places, instead of their values moving: three outputs in a round.
+            while pixel + 3 <= end {
+                let output = pixel + left - 2;
+                let mut third = start;
+                add!(pixel, first second third);
+                self.finish::<S, PARTIAL>(channels, output, first);
+                first = start;
+                add!(pixel + 1, second third first);
+                self.finish::<S, PARTIAL>(channels, output + 1, second);
+                second = start;
+                add!(pixel + 2, third first second);
+                self.finish::<S, PARTIAL>(channels, output + 2, third);
+                pixel += 3;
+            }
+            while pixel < end {
+                let mut third = start;
+                add!(pixel, first second third);
+                self.finish::<S, PARTIAL>(channels, pixel + left - 2, first);
+                (first, second) = (second, third);
+                pixel += 1;
+            }
+            // What lacks pixels on the right.
+            for output in (pixel + left).saturating_sub(2)..outputs {
+                let sums = match pixel + left - output {
+                    2 => first,
+                    1 => second,
+                    _ => start,
+                };
+                self.finish::<S, PARTIAL>(channels, output, sums);
+            }
+        }
+    }
+
+    /// At stride 2 every other column of pixels belongs to two outputs, the others to one.
+    #[inline(always)]
+    unsafe fn every_other<S: Simd, const PARTIAL: bool>(&self, channels: Channels<S>) {
+        let outputs = self.geometry.outputs;
+        let (count, left) = self.pixels(2);
+        let start = [channels.start; ROWS];
+        // Column k is pixel k − left; output x reads columns 2x to 2x + 2.
+        let is_there = |column: usize| column >= left && column - left < count;
+        // SAFETY: what `is_there` says, and that there are so many outputs.
+        unsafe {
+            let mut sums = start;
+            if is_there(0) {
+                self.add::<S, PARTIAL, 2, 1>(channels, 0, [0], [&mut sums]);
+            }
+            for output in 0..outputs {
+                let (middle, right) = (2 * output + 1, 2 * output + 2);
+                let mut next = start;
+                if is_there(middle) {
+                    self.add::<S, PARTIAL, 2, 1>(channels, middle - left, [1], [&mut sums]);
+                }
+                if is_there(right) {
+                    self.add::<S, PARTIAL, 2, 2>(channels, right - left, [0, 2], [&mut next, &mut sums]);
+                }
+                self.finish::<S, PARTIAL>(channels, output, sums);
+                sums = next;
+            }
+        }
+    }
+
+    /// Adds a column of pixels to the sums of outputs of which it is column `columns[i]`.
+    #[inline(always)]
+    unsafe fn add<S: Simd, const PARTIAL: bool, const STRIDE: usize, const OUTPUTS: usize>(
+        &self,
+        Channels { s, first, n, weights, .. }: Channels<S>,
+        pixel: usize,
+        columns: [usize; OUTPUTS],
+        mut sums: [&mut [S::V; ROWS]; OUTPUTS],
+    ) {
+        let at = pixel * self.geometry.pixel_stride + first;
+        for (y, input) in self.inputs.into_iter().enumerate() {
+            // SAFETY: the pixel is there (the caller's promise).
+            let value = unsafe { simd::load::<S, PARTIAL>(s, input.wrapping_add(at), n) };
+            for row in 0..ROWS {
+                if y < row * STRIDE || y >= row * STRIDE + 3 {
+                    continue;
+                }
+                for (sums, column) in sums.iter_mut().zip(columns) {
+                    // SAFETY: the instruction set is there.
+                    sums[row] = unsafe { s.mul_add(value, weights[y - row * STRIDE][column], sums[row]) };
+                }
+            }
+        }
+    }
+
+    /// Bounds and stores one output of each row.
+    #[inline(always)]
+    unsafe fn finish<S: Simd, const PARTIAL: bool>(
+        &self,
+        Channels { s, first, n, low, high, .. }: Channels<S>,
+        output: usize,
+        sums: [S::V; ROWS],
+    ) {
+        let RowGeometry { outputs, output_stride, .. } = self.geometry;
+        for (row, sum) in sums.into_iter().enumerate() {
+            let to = self.output.wrapping_add((row * outputs + output) * output_stride + first);
+            // SAFETY: each of the rows has so many outputs (the caller's promise).
+            unsafe { simd::store::<S, PARTIAL>(s, to, s.clamp(sum, low, high), n) };
+        }
+    }
+}
