@@ -481,7 +481,12 @@ impl Tile {
         mut c: *mut C,
     ) {
         let narrow = self.columns <= S::LANES;
-        let tiles = rows.div_ceil(S::TILE_ROWS);
+        let most = match self.columns {
+            columns if columns <= S::LANES / 2 => S::ROWS_OF_HALF,
+            columns if columns <= S::LANES => S::ROWS_OF_ONE,
+            _ => S::TILE_ROWS,
+        };
+        let tiles = rows.div_ceil(most);
         // Asked for evenly; less than a line a step: rather some lines twice than any too late.
         let k = segments.len() * self.steps;
         let steps = [self.ahead_len, self.next_len].map(|len| len.div_ceil((tiles * k).max(1)) * VALUE);
@@ -496,14 +501,14 @@ impl Tile {
                 ($($height:literal)*) => {
                     match height {
                         // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
-                        $($height if $height <= S::TILE_ROWS => unsafe {
+                        $($height if $height <= S::ROWS_OF_ONE => unsafe {
                             if narrow {
                                 self.walk::<S, C, $height, 1>(s, segments, a, b, c, (ahead, next), steps);
-                            } else {
+                            } else if $height <= S::TILE_ROWS {
                                 self.walk::<S, C, $height, TILE_VECTORS>(s, segments, a, b, c, (ahead, next), steps);
                             }
                         },)*
-                        _ => unreachable!("a tile has 1 to TILE_ROWS rows"),
+                        _ => unreachable!("a tile has 1 to `most` rows"),
                     }
                 };
             }
@@ -537,6 +542,7 @@ impl Tile {
             let walk = TileWalk {
                 segments,
                 steps: self.steps,
+                columns: self.columns,
                 half_step: self.half_step,
                 a,
                 a_row: self.a_row,

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{Kernel, Simd, TileWalk, x86_tile};
+use super::{Kernel, Simd, TILE_VECTORS, TileWalk, VALUE, x86_tile};
 
 /// Proof that AVX2 and FMA are present.
 #[derive(Clone, Copy)]
@@ -53,6 +53,7 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
     const TILE_ROWS: usize = 6;
+    const ROWS_OF_ONE: usize = 12;
 
     #[inline(always)]
     unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
@@ -60,10 +61,11 @@ impl Simd for Avx2 {
         walk: TileWalk,
     ) -> [[Self::V; VECTORS]; ROWS] {
         unsafe {
+            const PITCH: usize = TILE_VECTORS * Avx2::LANES * VALUE;
             if VECTORS == 2 {
-                return x86_tile::in_ymm::<ROWS, VECTORS>(walk);
+                return x86_tile::in_ymm::<ROWS, VECTORS, PITCH>(walk);
             }
-            walk.sums::<Self, ROWS, VECTORS>(self)
+            x86_tile::in_one_ymm::<ROWS, VECTORS, PITCH>(walk)
         }
     }
     #[inline(always)]

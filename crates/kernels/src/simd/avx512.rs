@@ -5,7 +5,7 @@ use std::mem::transmute;
 
 use half::bf16;
 
-use super::{Kernel, Simd, TileWalk, x86_tile};
+use super::{Kernel, Simd, TILE_VECTORS, TileWalk, VALUE, x86_tile};
 
 /// Proof that AVX-512F is present, and if `BF16` also AVX-512BW, VL and BF16. With `PAIRS`, a value of the
 /// matrices that [`Simd::tile`] multiplies is a pair of bf16, neighbours in k.
@@ -96,6 +96,7 @@ impl<const BF16: bool, const PAIRS: bool> Simd for Avx512<BF16, PAIRS> {
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
     const TILE_ROWS: usize = 14;
+    const ROWS_OF_HALF: usize = 12;
 
     #[inline(always)]
     unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
@@ -103,15 +104,24 @@ impl<const BF16: bool, const PAIRS: bool> Simd for Avx512<BF16, PAIRS> {
         walk: TileWalk,
     ) -> [[Self::V; VECTORS]; ROWS] {
         unsafe {
+            const PITCH: usize = TILE_VECTORS * 16 * VALUE;
             if PAIRS {
-                let mut sums = x86_tile::pairs_in_zmm::<ROWS, VECTORS>(walk);
+                let mut sums = x86_tile::pairs_in_zmm::<ROWS, VECTORS, PITCH>(walk);
                 if let (true, Some(segment)) = (walk.half_step, walk.segments.last()) {
                     last_half::<ROWS, VECTORS>(&mut sums, *segment, walk);
                 }
                 return sums;
             }
             if VECTORS == 2 && ROWS > 3 {
-                return x86_tile::in_zmm::<ROWS, VECTORS>(walk);
+                return x86_tile::in_zmm::<ROWS, VECTORS, PITCH>(walk);
+            }
+            if VECTORS == 1 && ROWS <= Self::ROWS_OF_HALF && walk.columns <= Self::LANES / 2 {
+                let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+                let halves = x86_tile::in_one_ymm::<ROWS, 1, PITCH>(walk);
+                for (sums, [half]) in sums.iter_mut().zip(halves) {
+                    sums[0] = _mm512_castps256_ps512(half);
+                }
+                return sums;
             }
             walk.sums::<Self, ROWS, VECTORS>(self)
         }

@@ -32,6 +32,9 @@ pub(crate) trait Simd: Copy {
     const REGISTERS: usize;
     /// Rows of a GEMM tile: with [`TILE_VECTORS`] columns of vectors it fills the registers.
     const TILE_ROWS: usize;
+    /// Most rows of a tile of one vector, and of one of half a vector.
+    const ROWS_OF_ONE: usize = Self::TILE_ROWS;
+    const ROWS_OF_HALF: usize = Self::ROWS_OF_ONE;
     /// Steps of k that [`Simd::lane_steps`] takes; 0 where there is no multiplication by a lane.
     const LANE_STEPS: usize = 0;
 
@@ -148,6 +151,9 @@ pub(crate) struct TileWalk<'a> {
     pub segments: &'a [*const f32],
     /// In each segment.
     pub steps: usize,
+    /// Columns that are wanted of the tile's vectors.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub columns: usize,
     /// Whether, where values are pairs, the first half of one more is left.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub half_step: bool,

@@ -45,34 +45,64 @@ macro_rules! row {
     };
 }
 
+/// [`row`] of a tile of one vector.
+macro_rules! row_of_one {
+    (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal, $row:literal, $a:literal, $left:literal, $right:literal) => {
+        concat!(
+            ".if {rows} > ",
+            $row,
+            "\n",
+            "vbroadcastss ",
+            $scalar,
+            ", dword ptr [",
+            $a,
+            " + 4 * ",
+            $k,
+            "]\n",
+            $multiply,
+            " ",
+            $v,
+            $row,
+            ", ",
+            $scalar,
+            ", ",
+            $columns,
+            "\n",
+            ".endif\n",
+        )
+    };
+}
+
 /// Step `$k` from where the pointers are: a row of B and a column of A.
 macro_rules! step {
-    (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal) => {
+    ($row:ident ($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal) => {
         concat!(
             "vmovups ",
             $columns,
-            ", [{b} + 2 * {bytes} * ",
+            ", [{b} + {pitch} * ",
             $k,
             "]\n",
+            ".if {vectors} > 1\n",
             "vmovups ",
             $more,
-            ", [{b} + 2 * {bytes} * ",
+            ", [{b} + {pitch} * ",
             $k,
             " + {bytes}]\n",
-            row!(($multiply $v $columns $more $scalar), $k, 0, "{p0}", 0, 1),
-            row!(($multiply $v $columns $more $scalar), $k, 1, "{p0} + {row}", 2, 3),
-            row!(($multiply $v $columns $more $scalar), $k, 2, "{p0} + {row} * 2", 4, 5),
-            row!(($multiply $v $columns $more $scalar), $k, 3, "{p0} + {row3}", 6, 7),
-            row!(($multiply $v $columns $more $scalar), $k, 4, "{p0} + {row} * 4", 8, 9),
-            row!(($multiply $v $columns $more $scalar), $k, 5, "{p5}", 10, 11),
-            row!(($multiply $v $columns $more $scalar), $k, 6, "{p5} + {row}", 12, 13),
-            row!(($multiply $v $columns $more $scalar), $k, 7, "{p5} + {row} * 2", 14, 15),
-            row!(($multiply $v $columns $more $scalar), $k, 8, "{p5} + {row3}", 16, 17),
-            row!(($multiply $v $columns $more $scalar), $k, 9, "{p5} + {row} * 4", 18, 19),
-            row!(($multiply $v $columns $more $scalar), $k, 10, "{p10}", 20, 21),
-            row!(($multiply $v $columns $more $scalar), $k, 11, "{p10} + {row}", 22, 23),
-            row!(($multiply $v $columns $more $scalar), $k, 12, "{p10} + {row} * 2", 24, 25),
-            row!(($multiply $v $columns $more $scalar), $k, 13, "{p10} + {row3}", 26, 27),
+            ".endif\n",
+            $row!(($multiply $v $columns $more $scalar), $k, 0, "{p0}", 0, 1),
+            $row!(($multiply $v $columns $more $scalar), $k, 1, "{p0} + {row}", 2, 3),
+            $row!(($multiply $v $columns $more $scalar), $k, 2, "{p0} + {row} * 2", 4, 5),
+            $row!(($multiply $v $columns $more $scalar), $k, 3, "{p0} + {row3}", 6, 7),
+            $row!(($multiply $v $columns $more $scalar), $k, 4, "{p0} + {row} * 4", 8, 9),
+            $row!(($multiply $v $columns $more $scalar), $k, 5, "{p5}", 10, 11),
+            $row!(($multiply $v $columns $more $scalar), $k, 6, "{p5} + {row}", 12, 13),
+            $row!(($multiply $v $columns $more $scalar), $k, 7, "{p5} + {row} * 2", 14, 15),
+            $row!(($multiply $v $columns $more $scalar), $k, 8, "{p5} + {row3}", 16, 17),
+            $row!(($multiply $v $columns $more $scalar), $k, 9, "{p5} + {row} * 4", 18, 19),
+            $row!(($multiply $v $columns $more $scalar), $k, 10, "{p10}", 20, 21),
+            $row!(($multiply $v $columns $more $scalar), $k, 11, "{p10} + {row}", 22, 23),
+            $row!(($multiply $v $columns $more $scalar), $k, 12, "{p10} + {row} * 2", 24, 25),
+            $row!(($multiply $v $columns $more $scalar), $k, 13, "{p10} + {row3}", 26, 27),
             "prefetcht1 [{ahead}]\n",
             "add {ahead}, [{steps}]\n",
         )
@@ -80,9 +110,9 @@ macro_rules! step {
 }
 
 /// Defines the function; `clear` is the exclusive or of registers, `multiply` adds products to sums.
-macro_rules! sums_of_two {
+macro_rules! sums {
     (
-        name: $name:ident,
+        name: $name:ident, vectors: $vectors:literal of $row:ident,
         features: $features:tt,
         vector: $vector:ty, $zero:path, $v:tt, $lanes:literal,
         clear: $clear:tt, multiply: $multiply:tt,
@@ -90,21 +120,22 @@ macro_rules! sums_of_two {
         columns: $columns:tt $more:tt,
         scalar: $scalar:tt,
     ) => {
-        /// The sums of a tile of two vectors of columns, of which the first `VECTORS` are wanted.
+        /// The sums of a tile, of which the first `VECTORS` vectors of columns are wanted; rows of a panel of B
+        /// are usually `PITCH` bytes apart.
         ///
         /// # Safety
         /// The instruction set must be present, and the walk's matrices there.
         #[inline]
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name<const ROWS: usize, const VECTORS: usize>(
+        pub(super) unsafe fn $name<const ROWS: usize, const VECTORS: usize, const PITCH: usize>(
             walk: TileWalk,
         ) -> [[$vector; VECTORS]; ROWS] {
-            debug_assert!(2 * ROWS <= $count && VECTORS <= 2);
+            debug_assert!($vectors * ROWS <= $count && VECTORS <= $vectors);
             let mut sums = [$zero(); $count];
             let segments = walk.segments.as_ptr_range();
             // Four steps at a time where the values of a row of A, and the rows of a panel of B,
             // follow one another.
-            let fours = if walk.a_step == VALUE && walk.b_step == 2 * $lanes * VALUE { walk.steps / 4 } else { 0 };
+            let fours = if walk.a_step == VALUE && walk.b_step == PITCH { walk.steps / 4 } else { 0 };
             // What is read from memory: there are not registers enough.
             let steps = [
                 walk.ahead_step,
@@ -134,20 +165,20 @@ macro_rules! sums_of_two {
                         // Four steps.
                         ".p2align 4",
                         "3:",
-                        step!(($multiply $v $columns $more $scalar), 0),
-                        step!(($multiply $v $columns $more $scalar), 1),
+                        step!($row ($multiply $v $columns $more $scalar), 0),
+                        step!($row ($multiply $v $columns $more $scalar), 1),
                         "prefetcht1 [{next}]",
                         "add {next}, [{steps} + 8]",
                         "add {next}, [{steps} + 8]",
-                        step!(($multiply $v $columns $more $scalar), 2),
-                        step!(($multiply $v $columns $more $scalar), 3),
+                        step!($row ($multiply $v $columns $more $scalar), 2),
+                        step!($row ($multiply $v $columns $more $scalar), 3),
                         "prefetcht1 [{next}]",
                         "add {next}, [{steps} + 8]",
                         "add {next}, [{steps} + 8]",
                         "add {p0}, 16",
                         "add {p5}, 16",
                         "add {p10}, 16",
-                        "add {b}, 4 * 2 * {bytes}",
+                        "add {b}, 4 * {pitch}",
                         "dec {left}",
                         "jnz 3b",
                         // What is left, one by one.
@@ -156,7 +187,7 @@ macro_rules! sums_of_two {
                         "test {left}, {left}",
                         "jz 6f",
                         "5:",
-                        step!(($multiply $v $columns $more $scalar), 0),
+                        step!($row ($multiply $v $columns $more $scalar), 0),
                         "prefetcht1 [{next}]",
                         "add {next}, [{steps} + 8]",
                         "add {p0}, {step}",
@@ -170,8 +201,10 @@ macro_rules! sums_of_two {
                         "cmp {segment}, [{steps} + 48]",
                         "jne 2b",
                         // (Taller tiles are compiled, but never walked.)
-                        rows = const if 2 * ROWS <= $count { ROWS } else { 0 },
+                        rows = const if $vectors * ROWS <= $count { ROWS } else { 0 },
+                        vectors = const $vectors,
                         bytes = const $lanes * VALUE,
+                        pitch = const PITCH,
                         segment = inout(reg) segments.start => _,
                         steps = in(reg) steps.as_ptr(),
                         row = in(reg) walk.a_row,
@@ -193,7 +226,7 @@ macro_rules! sums_of_two {
                 }
             }
             let mut found = [[$zero(); VECTORS]; ROWS];
-            for (found, sums) in found.iter_mut().zip(sums.chunks_exact(2)) {
+            for (found, sums) in found.iter_mut().zip(sums.chunks_exact($vectors)) {
                 found.copy_from_slice(&sums[..VECTORS]);
             }
             found
@@ -201,8 +234,8 @@ macro_rules! sums_of_two {
     };
 }
 
-sums_of_two! {
-    name: in_ymm,
+sums! {
+    name: in_ymm, vectors: 2 of row,
     features: "avx2,fma",
     vector: __m256, _mm256_setzero_ps, "ymm", 8,
     clear: "vpxor", multiply: "vfmadd231ps",
@@ -214,11 +247,25 @@ sums_of_two! {
     scalar: "ymm14",
 }
 
-/// [`sums_of_two`] in the registers of AVX-512.
-macro_rules! sums_of_two_in_zmm {
+// Half of AVX-512's vectors, too, which some processors take two of for one of those.
+sums! {
+    name: in_one_ymm, vectors: 1 of row_of_one,
+    features: "avx2,fma",
+    vector: __m256, _mm256_setzero_ps, "ymm", 8,
+    clear: "vpxor", multiply: "vfmadd231ps",
+    sums: 12, [
+        0 "ymm0", 1 "ymm1", 2 "ymm2", 3 "ymm3", 4 "ymm4", 5 "ymm5", 6 "ymm6", 7 "ymm7", 8 "ymm8", 9 "ymm9",
+        10 "ymm10", 11 "ymm11"
+    ],
+    columns: "ymm12" "ymm13",
+    scalar: "ymm14",
+}
+
+/// [`sums`] in the registers of AVX-512.
+macro_rules! sums_in_zmm {
     ($name:ident, $features:tt, $multiply:tt) => {
-        sums_of_two! {
-            name: $name,
+        sums! {
+            name: $name, vectors: 2 of row,
             features: $features,
             vector: __m512, _mm512_setzero_ps, "zmm", 16,
             clear: "vpxord", multiply: $multiply,
@@ -234,6 +281,6 @@ macro_rules! sums_of_two_in_zmm {
     };
 }
 
-sums_of_two_in_zmm!(in_zmm, "avx512f,avx2,fma", "vfmadd231ps");
+sums_in_zmm!(in_zmm, "avx512f,avx2,fma", "vfmadd231ps");
 // Values of A and B are pairs of bf16.
-sums_of_two_in_zmm!(pairs_in_zmm, "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma", "vdpbf16ps");
+sums_in_zmm!(pairs_in_zmm, "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma", "vdpbf16ps");
