@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (1, 1024, 1000),
     ] {
         let bias = vec![0.1; n];
-        let epilogue = Epilogue { bias: Some(&bias), clamp: Some(Clamp::RELU) };
+        let epilogue = Epilogue { bias: Some(&bias), clamp: Some(Clamp::RELU), lowered: None };
         let copies = |value_bytes: usize| (TURNS / (k * n * value_bytes)).max(1);
 
         let stride = gemm::padded_stride(isa, k);

@@ -5,7 +5,9 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use half::bf16;
-use mobilenet_kernels::depthwise::{Present, RowEpilogue, RowGeometry, convolve_rows, pixel_stride};
+use mobilenet_kernels::depthwise::{
+    Centring, Present, RowEpilogue, RowGeometry, convolve_rows, pixel_stride,
+};
 use mobilenet_kernels::gemm::padded_stride;
 use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Clamp, Element, Isa, peak};
@@ -77,7 +79,7 @@ fn time<E: Element>(
                     _ => &zeros[..],
                 })
             });
-            let epilogue = RowEpilogue { bias: &bias, clamp: Clamp::RELU };
+            let epilogue = RowEpilogue { bias: &bias, clamp: Clamp::RELU, centring: Centring::default() };
             convolve_rows(isa, geometry, &rows[..count], &taps, Some(epilogue), output, &[]);
         }
         times.push(begin.elapsed().as_secs_f64());

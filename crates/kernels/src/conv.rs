@@ -50,27 +50,25 @@ pub fn convolve_rows<C: Element>(
         assert!(row.len() >= needed, "padded row of {} values, {needed} needed", row.len());
     }
     assert_eq!(output.rows, inputs.len() * geometry.outputs, "rows of pixels of the output");
-    check_columns(filter.isa, filter.n(), first_column, output.columns, epilogue.bias);
+    check_columns(filter.isa, filter.n(), first_column, output.columns, epilogue);
     // SAFETY: the rows are as long as the geometry needs; the filter's panels from `first_column` on
-    // cover the output's columns, and so does the bias.
+    // cover the output's columns, and so do the epilogue's values.
     unsafe { dispatch(filter.isa, ConvolveRows { geometry, inputs, filter, first_column, output, epilogue }) }
 }
 
-/// That the filter's `outputs` cover the columns from `first_column` on, and the bias too.
+/// That the filter's `outputs` cover the columns from `first_column` on, and the epilogue too.
 pub(crate) fn check_columns(
     isa: Isa,
     outputs: usize,
     first_column: usize,
     columns: usize,
-    bias: Option<&[f32]>,
+    epilogue: Epilogue,
 ) {
     assert!(
         first_column.is_multiple_of(panel_width(isa)) && first_column + columns <= outputs,
         "columns of the output against the filter's"
     );
-    if let Some(bias) = bias {
-        assert_eq!(bias.len(), outputs, "values of the bias against columns of the filter");
-    }
+    epilogue.check(outputs);
 }
 
 struct ConvolveRows<'a, C> {
@@ -106,6 +104,7 @@ impl<C: Element> Kernel for ConvolveRows<'_, C> {
                 accumulate: false,
                 bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
                 clamp: epilogue.clamp,
+                lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
                 ahead: filter.data.as_ptr(),
                 ahead_len: 0,
                 next: filter.data.as_ptr(),

@@ -103,6 +103,18 @@ pub struct RowEpilogue<'a> {
     pub bias: &'a [f32],
     /// Applied after the bias.
     pub clamp: Clamp,
+    /// Where input or output are kept less a value a channel.
+    pub centring: Centring<'a>,
+}
+
+/// Of rows that are kept less a value a channel: so more of what varies is left when they are rounded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Centring<'a> {
+    /// What a column of pixels that are not there ([`RowGeometry::present`]) adds to a sum, `[3][channels]` by
+    /// its place under the filter; `None`: nothing, as they are zero.
+    pub outside: Option<&'a [f32]>,
+    /// How much lower the bounds lie, one value a channel; the bias has them taken off already.
+    pub lowered: Option<&'a [f32]>,
 }
 
 /// One output row: `output[x][c] = Σ rows[ky][x·stride + kx·dilation][c] · weights[3·ky + kx][c]`.
@@ -149,7 +161,11 @@ pub fn convolve_rows<E: Element, O: Element>(
         geometry.check(rows, weights.len(), row);
     }
     if let Some(epilogue) = epilogue {
-        assert_eq!(epilogue.bias.len(), geometry.channels, "one bias a channel");
+        let Centring { outside, lowered } = epilogue.centring;
+        for values in [Some(epilogue.bias), lowered].into_iter().flatten() {
+            assert_eq!(values.len(), geometry.channels, "one value a channel");
+        }
+        assert!(outside.is_none_or(|outside| outside.len() == 3 * geometry.channels), "one value a column");
     }
     // SAFETY: the lengths are as `geometry` needs them.
     unsafe { dispatch(isa, ConvolveRows { geometry, inputs, weights, epilogue, output, ahead }) }
@@ -242,13 +258,43 @@ unsafe fn taps<S: Simd, const PARTIAL: bool>(
     }
 }
 
-impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
-    /// Without an epilogue: bounds that keep everything (and NaN) as it is.
-    #[inline(always)]
-    fn clamp(&self) -> Clamp {
-        self.epilogue.map_or(Clamp::IDENTITY, |RowEpilogue { clamp, .. }| clamp)
+/// The bounds of a vector of channels. Without an epilogue: such as keep everything (and NaN) as it is.
+#[inline(always)]
+unsafe fn bounds<S: Simd, const PARTIAL: bool>(
+    s: S,
+    epilogue: Option<RowEpilogue>,
+    c: usize,
+    n: usize,
+) -> (S::V, S::V) {
+    let Clamp { low, high } = epilogue.map_or(Clamp::IDENTITY, |epilogue| epilogue.clamp);
+    // SAFETY: the callers checked that bounds are lowered by a value a channel.
+    unsafe {
+        let (low, high) = (s.splat(low), s.splat(high));
+        match epilogue.and_then(|epilogue| epilogue.centring.lowered) {
+            Some(lowered) => {
+                let by = simd::load::<S, PARTIAL>(s, lowered.as_ptr().add(c), n);
+                (s.sub(low, by), s.sub(high, by))
+            }
+            None => (low, high),
+        }
     }
+}
 
+/// What a column of pixels that are not there adds to the sums of a vector of channels.
+#[inline(always)]
+unsafe fn outside<S: Simd, const PARTIAL: bool>(
+    s: S,
+    epilogue: Option<RowEpilogue>,
+    (column, channels): (usize, usize),
+    c: usize,
+    n: usize,
+) -> Option<S::V> {
+    let outside = epilogue.and_then(|epilogue| epilogue.centring.outside)?;
+    // SAFETY: the callers checked that there are three rows of `channels`.
+    Some(unsafe { simd::load::<S, PARTIAL>(s, outside.as_ptr().add(column * channels + c), n) })
+}
+
+impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
     /// What the sums begin with: the bias.
     #[inline(always)]
     unsafe fn start<S: Simd, const PARTIAL: bool>(&self, s: S, c: usize, n: usize) -> S::V {
@@ -272,12 +318,11 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
     ) {
         let RowGeometry { outputs, .. } = self.geometry;
         let inner = self.geometry.inner();
-        let Clamp { low, high } = self.clamp();
         // SAFETY: see `run`.
         unsafe {
-            let (low, high) = (s.splat(low), s.splat(high));
             for_channel_blocks!(S, range.len(), |c, n, PARTIAL| {
                 let c = range.start + c;
+                let (low, high) = bounds::<S, PARTIAL>(s, self.epilogue, c, n);
                 let sums = Sums {
                     start: self.start::<S, PARTIAL>(s, c, n),
                     weights: self.filter::<S, PARTIAL>(s, c, n),
@@ -381,6 +426,16 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
             let RowGeometry { pixel_stride, dilation, .. } = self.geometry;
             let count = self.geometry.present.map_or(0, |present| present.count);
             let mut sum = *start;
+            for kx in 0..3 {
+                let pixel = self.geometry.first_pixel(x) + (kx * dilation) as isize;
+                if pixel >= 0 && (pixel as usize) < count {
+                    continue;
+                }
+                let place = (kx, self.geometry.channels);
+                if let Some(outside) = outside::<S, PARTIAL>(s, self.epilogue, place, c, n) {
+                    sum = s.add(sum, outside);
+                }
+            }
             for ky in 0..3 {
                 for kx in 0..3 {
                     let pixel = self.geometry.first_pixel(x) + (kx * dilation) as isize;

@@ -230,6 +230,22 @@ pub struct Epilogue<'a> {
     pub bias: Option<&'a [f32]>,
     /// Applied after the bias.
     pub clamp: Option<Clamp>,
+    /// How much lower the bounds of `clamp` lie, as many values as B has columns: for results that are kept
+    /// less a value a column, which the bias has taken off already.
+    pub lowered: Option<&'a [f32]>,
+}
+
+impl Epilogue<'_> {
+    /// That there is a value for each of `n` columns.
+    pub(crate) fn check(&self, n: usize) {
+        for values in [self.bias, self.lowered].into_iter().flatten() {
+            assert_eq!(
+                values.len(),
+                n,
+                "values of the bias, or of what bounds are lowered by, against columns"
+            );
+        }
+    }
 }
 
 /// Memory that the caller of a product reads or writes after it. It is asked for while the product
@@ -280,11 +296,9 @@ pub fn gemm_ahead(
     assert_eq!(a.columns, b.k, "columns of A against rows of B");
     assert_eq!(a.rows, c.rows, "rows of A against rows of C");
     assert!(first_column.is_multiple_of(width) && first_column + c.columns <= b.n, "columns of C against B");
-    if let Some(bias) = epilogue.bias {
-        assert_eq!(bias.len(), b.n, "values of the bias against columns of B");
-    }
+    epilogue.check(b.n);
     // SAFETY: the constructors of the matrices checked their extents; the panels from
-    // `first_column` on cover C's columns, and the bias covers them too.
+    // `first_column` on cover C's columns, and the epilogue's values cover them too.
     unsafe { dispatch(b.isa, Gemm { a, b, first_column, c, epilogue, ahead }) }
 }
 
@@ -345,6 +359,7 @@ impl Kernel for Gemm<'_> {
                     accumulate: block > 0,
                     bias: epilogue.bias.filter(|_| last).map(|bias| bias[column..].as_ptr()),
                     clamp: epilogue.clamp.filter(|_| last),
+                    lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
                     ahead: b.data.as_ptr().wrapping_add(ahead),
                     ahead_len,
                     next,
@@ -424,6 +439,7 @@ impl Kernel for TransposedGemm<'_> {
                 accumulate: true,
                 bias: None,
                 clamp: None,
+                lowered: None,
                 ahead,
                 ahead_len,
                 next,
@@ -456,6 +472,8 @@ pub(crate) struct Tile {
     pub accumulate: bool,
     pub bias: Option<*const f32>,
     pub clamp: Option<Clamp>,
+    /// See [`Epilogue`].
+    pub lowered: Option<*const f32>,
     /// So many values from here on are asked for while the tiles are walked,
     pub ahead: *const f32,
     pub ahead_len: usize,
@@ -561,11 +579,10 @@ impl Tile {
                 if let Some(from) = self.bias {
                     bias = simd::load_all::<S, false, VECTORS>(s, from, S::LANES);
                 }
-                let Clamp { low, high } = self.clamp.unwrap_or(Clamp::IDENTITY);
-                let (low, high) = (s.splat(low), s.splat(high));
+                let (low, high) = bounds::<S, VECTORS>(s, self.clamp, self.lowered);
                 for (row, mut sums) in sums.into_iter().enumerate() {
-                    for (sum, bias) in sums.iter_mut().zip(bias) {
-                        *sum = s.clamp(s.add(*sum, bias), low, high);
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = s.clamp(s.add(*sum, bias[v]), low[v], high[v]);
                     }
                     let to = c.add(row * self.c_row);
                     match sums.as_slice() {
@@ -609,10 +626,58 @@ impl Tile {
             if let Some(bias) = self.bias {
                 sum = s.add(sum, simd::load::<S, PARTIAL>(s, bias.add(at), n));
             }
-            if let Some(Clamp { low, high }) = self.clamp {
-                sum = s.clamp(sum, s.splat(low), s.splat(high));
-            }
+            sum = clamp::<S, PARTIAL>(s, sum, self.clamp, self.lowered.map(|lowered| lowered.add(at)), n);
             simd::store::<S, PARTIAL>(s, c, sum, n);
+        }
+    }
+}
+
+/// The bounds of a row of vectors, see [`Epilogue`].
+///
+/// # Safety
+/// The instruction set of `s` must be present, and `lowered` have a value for every column.
+#[inline(always)]
+pub(crate) unsafe fn bounds<S: Simd, const VECTORS: usize>(
+    s: S,
+    clamp: Option<Clamp>,
+    lowered: Option<*const f32>,
+) -> ([S::V; VECTORS], [S::V; VECTORS]) {
+    let Clamp { low, high } = clamp.unwrap_or(Clamp::IDENTITY);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (mut low, mut high) = ([s.splat(low); VECTORS], [s.splat(high); VECTORS]);
+        if let Some(from) = lowered {
+            let by = simd::load_all::<S, false, VECTORS>(s, from, S::LANES);
+            for v in 0..VECTORS {
+                (low[v], high[v]) = (s.sub(low[v], by[v]), s.sub(high[v], by[v]));
+            }
+        }
+        (low, high)
+    }
+}
+
+/// `n` sums within their bounds, see [`Epilogue`].
+///
+/// # Safety
+/// As [`bounds`].
+#[inline(always)]
+pub(crate) unsafe fn clamp<S: Simd, const PARTIAL: bool>(
+    s: S,
+    sum: S::V,
+    clamp: Option<Clamp>,
+    lowered: Option<*const f32>,
+    n: usize,
+) -> S::V {
+    let Some(Clamp { low, high }) = clamp else { return sum };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (low, high) = (s.splat(low), s.splat(high));
+        match lowered {
+            Some(from) => {
+                let by = simd::load::<S, PARTIAL>(s, from, n);
+                s.clamp(sum, s.sub(low, by), s.sub(high, by))
+            }
+            None => s.clamp(sum, low, high),
         }
     }
 }

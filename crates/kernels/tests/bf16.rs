@@ -60,8 +60,8 @@ fn check_product(isas: &[Isa], rows: usize, k: usize, n: usize, seed: u64) {
     let clamp = Clamp { low: 0.0, high: 0.75 };
     let end = match seed % 3 {
         0 => Epilogue::default(),
-        1 => Epilogue { bias: Some(&bias), clamp: None },
-        _ => Epilogue { bias: Some(&bias), clamp: Some(clamp) },
+        1 => Epilogue { bias: Some(&bias), clamp: None, lowered: None },
+        _ => Epilogue { bias: Some(&bias), clamp: Some(clamp), lowered: None },
     };
 
     let exact_bias = if end.bias.is_some() { widen(&bias) } else { vec![0.0; n] };
@@ -130,7 +130,7 @@ fn empty_products_are_the_bias() {
         let packed = PackedBf16::new(isa, 0, 5);
         let bias = [1.0, -2.0, 3.0, -4.0, 5.0];
         let mut c = [SENTINEL; 10];
-        let end = Epilogue { bias: Some(&bias), clamp: None };
+        let end = Epilogue { bias: Some(&bias), clamp: None, lowered: None };
         gemm(MatrixRef::new(&[], 2, 0, 0), &packed, 0, MatrixMut::new(&mut c, 2, 5, 5), end);
         assert_eq!(c, [1.0, -2.0, 3.0, -4.0, 5.0, 1.0, -2.0, 3.0, -4.0, 5.0]);
         let mut none = [SENTINEL; 5];
@@ -182,7 +182,7 @@ fn bits_do_not_depend_on_how_the_work_is_cut() {
         let bias = random.values(n);
         let mut packed = PackedBf16::new(isa, k, n);
         packed.pack(&random.values(k * n));
-        let end = Epilogue { bias: Some(&bias), clamp: Some(Clamp { low: -1.5, high: 2.5 }) };
+        let end = Epilogue { bias: Some(&bias), clamp: Some(Clamp { low: -1.5, high: 2.5 }), lowered: None };
         let mut whole = vec![0.0; rows * n];
         gemm(MatrixRef::new(&a, rows, k, k), &packed, 0, MatrixMut::new(&mut whole, rows, n, n), end);
 

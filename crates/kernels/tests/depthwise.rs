@@ -3,7 +3,7 @@
 mod support;
 
 use mobilenet_kernels::depthwise::{
-    Present, RowEpilogue, RowGeometry, by_tap, convolve_row, convolve_rows, pixel_stride,
+    Centring, Present, RowEpilogue, RowGeometry, by_tap, convolve_row, convolve_rows, pixel_stride,
 };
 use mobilenet_kernels::{Clamp, Isa};
 use mobilenet_reference::{Geometry, Pads, activation, conv, magnitudes, widen};
@@ -71,7 +71,7 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
     let (x64, w64) = (widen(&x), widen(&w));
     let mut y = vec![0.0; g.output_pixels() * channels];
     for (row, y) in y.chunks_exact_mut(outputs * channels).enumerate() {
-        let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp });
+        let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp, centring: Centring::default() });
         convolve_row(isa, rows, padded.three(row * g.stride, g.dilation), &taps, epilogue, y);
     }
     let mut exact = conv::depthwise(&x64, &w64, channels, &g);
@@ -95,16 +95,56 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
             _ => &zeros,
         });
         let mut found = vec![0.0; outputs * channels];
-        let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp });
+        let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp, centring: Centring::default() });
         convolve_row(isa, bare, three, &taps, epilogue, &mut found);
         assert_eq!(found, y, "{what}: bare rows");
+    }
+
+    // The same from rows that are kept less a value a channel, to such rows.
+    if let Some(clamp) = clamp {
+        let (read, kept) = (random.values(channels), random.values(channels));
+        let tap = |tap: usize, c: usize| f64::from(taps[tap * channels + c]);
+        let outside: Vec<f32> = (0..3 * channels)
+            .map(|i| (i / channels, i % channels))
+            .map(|(kx, c)| ((tap(kx, c) + tap(3 + kx, c) + tap(6 + kx, c)) * f64::from(-read[c])) as f32)
+            .collect();
+        let less = |values: &[f32]| -> Vec<f32> {
+            values
+                .iter()
+                .enumerate()
+                .map(|(i, &x)| x - read.get(i % pixel).copied().unwrap_or(f32::NAN))
+                .collect()
+        };
+        let (pixels, zeros) = (less(&pixels), less(&vec![0.0; bare.input_len()]));
+        let sum = |c: usize| (0..9).map(|i| tap(i, c)).sum::<f64>();
+        let bias: Vec<f32> = (0..channels)
+            .map(|c| (f64::from(bias[c]) + sum(c) * f64::from(read[c]) - f64::from(kept[c])) as f32)
+            .collect();
+        let centring = Centring { outside: Some(&outside), lowered: Some(&kept) };
+        for (row, (y, magnitude)) in
+            y.chunks_exact(outputs * channels).zip(magnitude.chunks_exact(outputs * channels)).enumerate()
+        {
+            let three = [0, 1, 2].map(|k| match (row * g.stride + k * g.dilation).checked_sub(g.pads.top) {
+                Some(input) if input < g.height => &pixels[input * g.width * pixel..][..bare.input_len()],
+                _ => &zeros,
+            });
+            let mut found = vec![0.0; outputs * channels];
+            let epilogue = Some(RowEpilogue { bias: &bias, clamp, centring });
+            convolve_row(isa, bare, three, &taps, epilogue, &mut found);
+            let kept = kept.iter().cycle();
+            let exact: Vec<f64> =
+                y.iter().zip(kept).map(|(&y, &kept)| f64::from(y) - f64::from(kept)).collect();
+            // What is read and kept is at most 1, as are the taps.
+            let magnitude: Vec<f64> = magnitude.iter().map(|magnitude| magnitude + 9.0 * 2.0 + 1.0).collect();
+            assert_within(&format!("{what}: centred"), &found, &exact, &magnitude, 2 * (9 + 4));
+        }
     }
 
     // The same with a gap between output pixels, which stays as it was.
     if gap > 0 {
         let apart = RowGeometry { output_stride: channels + gap, ..rows };
         let mut row = vec![SENTINEL; outputs * apart.output_stride];
-        let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp });
+        let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp, centring: Centring::default() });
         convolve_row(isa, apart, padded.three(0, g.dilation), &taps, epilogue, &mut row);
         for (found, expected) in row.chunks(apart.output_stride).zip(y.chunks(channels)) {
             assert_eq!(found[..channels], *expected, "{what}: outputs apart");
@@ -223,7 +263,9 @@ fn rows_together_are_rows_one_by_one() {
             let mut random = Random(5);
             let map: Vec<Vec<f32>> = (0..24).map(|_| random.values(geometry.input_len())).collect();
             let (taps, bias) = (random.values(9 * channels), random.values(channels));
-            let epilogue = Some(RowEpilogue { bias: &bias, clamp: Clamp::RELU6 });
+            let (outside, lowered) = (random.values(3 * channels), random.values(channels));
+            let centring = Centring { outside: Some(&outside), lowered: Some(&lowered) };
+            let epilogue = Some(RowEpilogue { bias: &bias, clamp: Clamp::RELU6, centring });
             let len = geometry.outputs * geometry.output_stride;
             for count in 1..=11 {
                 // The rows of one image; the same but that one row is another's; rows that all begin anew.

@@ -3,7 +3,7 @@
 mod support;
 
 use half::bf16;
-use mobilenet_kernels::depthwise::{Present, RowEpilogue, RowGeometry, convolve_row};
+use mobilenet_kernels::depthwise::{Centring, Present, RowEpilogue, RowGeometry, convolve_row};
 use mobilenet_kernels::{Buffer, Clamp, Element, Isa, element, pooling};
 use support::{CHANNELS, Random, on_every_isa};
 
@@ -32,7 +32,8 @@ fn depthwise_rows_are_those_of_the_widened_values_rounded_once() {
                 let mut random = Random(7);
                 let map = narrowed(&random.values(3 * geometry.input_len()));
                 let (taps, bias) = (random.values(9 * channels), random.values(channels));
-                let epilogue = Some(RowEpilogue { bias: &bias, clamp: Clamp::RELU6 });
+                let epilogue =
+                    Some(RowEpilogue { bias: &bias, clamp: Clamp::RELU6, centring: Centring::default() });
                 let wide = widened(&map);
                 let len = geometry.input_len();
                 let size = geometry.outputs * geometry.output_stride;

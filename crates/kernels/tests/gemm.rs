@@ -28,8 +28,8 @@ fn epilogue(end: End, bias: &[f32]) -> Epilogue<'_> {
     let clamp = Clamp { low: 0.0, high: 0.75 };
     match end {
         End::Plain => Epilogue::default(),
-        End::Bias => Epilogue { bias: Some(bias), clamp: None },
-        End::Clamped => Epilogue { bias: Some(bias), clamp: Some(clamp) },
+        End::Bias => Epilogue { bias: Some(bias), clamp: None, lowered: None },
+        End::Clamped => Epilogue { bias: Some(bias), clamp: Some(clamp), lowered: None },
     }
 }
 
@@ -98,7 +98,7 @@ fn empty_products_are_the_bias() {
         let packed = PackedB::new(isa, 0, 5);
         let bias = [1.0, -2.0, 3.0, -4.0, 5.0];
         let mut c = [SENTINEL; 10];
-        let end = Epilogue { bias: Some(&bias), clamp: None };
+        let end = Epilogue { bias: Some(&bias), clamp: None, lowered: None };
         gemm(MatrixRef::new(&[], 2, 0, 0), &packed, 0, MatrixMut::new(&mut c, 2, 5, 5), end);
         assert_eq!(c, [1.0, -2.0, 3.0, -4.0, 5.0, 1.0, -2.0, 3.0, -4.0, 5.0]);
         let mut none = [SENTINEL; 5];

@@ -134,7 +134,7 @@ pub(super) unsafe fn run<A: TileRows, C: Element>(
     let mut sums = [const { MaybeUninit::<Sums>::uninit() }; GROUP];
     let mut tails = Tails::default();
     // The sums before, which are finished while the tiles are at work on the next ones.
-    let end = End { columns: 0, bias: None, clamp: None };
+    let end = End { columns: 0, bias: None, clamp: None, lowered: None };
     let mut before = Finish { end, from: std::ptr::null(), to: c.data, rows: 0, stride: c.stride };
     // (No more than there must be of them, in the L1 cache.)
     let group = if blocks > 1 { GROUP } else { 2 };
@@ -154,7 +154,8 @@ pub(super) unsafe fn run<A: TileRows, C: Element>(
             } else {
                 (panel, 0)
             };
-            let end = End { columns, bias: None, clamp: epilogue.clamp };
+            let lowered = epilogue.lowered.map(|lowered| lowered[column..].as_ptr());
+            let end = End { columns, bias: None, clamp: epilogue.clamp, lowered };
             for (first_pair, block) in groups(pairs, group, blocks) {
                 let k0 = block * K_BLOCK;
                 let k = K_BLOCK.min(k - k0);

@@ -93,7 +93,7 @@ fn in_tiles(
     let ConvGeometry { outputs, channels, stride, dilation } = geometry;
     assert!(3 * channels <= K_STEP && dilation == 1, "geometry of the filter");
     assert_eq!(output.rows, inputs.len() * outputs, "rows of pixels of the output");
-    conv::check_columns(filter.isa, filter.n(), first_column, output.columns, epilogue.bias);
+    conv::check_columns(filter.isa, filter.n(), first_column, output.columns, epilogue);
     let needed = geometry.input_len();
     // What the last pixel's step reads beyond them is zero.
     let row_len = (needed + K_STEP).next_multiple_of(K_STEP);

@@ -2,6 +2,7 @@
 
 use crate::activation::Clamp;
 use crate::element::Element;
+use crate::gemm;
 use crate::simd::{self, Simd, TILE_VECTORS};
 
 /// What happens to finished sums on their way into C.
@@ -12,6 +13,8 @@ pub(super) struct End {
     /// As many values as there are columns.
     pub bias: Option<*const f32>,
     pub clamp: Option<Clamp>,
+    /// As many values as there are columns, see [`crate::gemm::Epilogue`].
+    pub lowered: Option<*const f32>,
 }
 
 impl End {
@@ -73,26 +76,25 @@ impl End {
         c: *mut C,
         c_row: usize,
     ) {
-        let Clamp { low, high } = self.clamp.unwrap_or(Clamp::IDENTITY);
         // SAFETY: the caller's promise.
         unsafe {
             let mut bias = [s.splat(0.0); TILE_VECTORS];
             if let Some(from) = self.bias {
                 bias = simd::load_all::<S, false, TILE_VECTORS>(s, from, S::LANES);
             }
-            let (low, high) = (s.splat(low), s.splat(high));
+            let (low, high) = gemm::bounds::<S, TILE_VECTORS>(s, self.clamp, self.lowered);
             for row in 0..rows {
                 let sums = sums.add(row * TILE_VECTORS * S::LANES);
                 let [left, right] = simd::load_all::<S, false, TILE_VECTORS>(s, sums, S::LANES);
                 let mut both = [left, right];
-                for (v, bias) in both.iter_mut().zip(bias) {
+                for (i, v) in both.iter_mut().enumerate() {
                     if BIAS {
-                        *v = s.add(*v, bias);
+                        *v = s.add(*v, bias[i]);
                     }
                     if LOW && HIGH {
-                        *v = s.clamp(*v, low, high);
+                        *v = s.clamp(*v, low[i], high[i]);
                     } else if LOW {
-                        *v = s.at_least(*v, low);
+                        *v = s.at_least(*v, low[i]);
                     }
                 }
                 let [left, right] = both;
@@ -116,9 +118,8 @@ impl End {
             if let Some(bias) = self.bias {
                 sum = s.add(sum, simd::load::<S, PARTIAL>(s, bias.add(at), n));
             }
-            if let Some(Clamp { low, high }) = self.clamp {
-                sum = s.clamp(sum, s.splat(low), s.splat(high));
-            }
+            let lowered = self.lowered.map(|lowered| lowered.add(at));
+            sum = gemm::clamp::<S, PARTIAL>(s, sum, self.clamp, lowered, n);
             simd::store::<S, PARTIAL>(s, c, sum, n);
         }
     }

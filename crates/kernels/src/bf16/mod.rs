@@ -56,9 +56,7 @@ pub fn gemm<C: Element>(
         first_column.is_multiple_of(column_step(b.isa)) && first_column + c.columns <= b.n(),
         "columns of C against B"
     );
-    if let Some(bias) = epilogue.bias {
-        assert_eq!(bias.len(), b.n(), "values of the bias against columns of B");
-    }
+    epilogue.check(b.n());
     let product = Product { a, b, first_column, c, epilogue };
     // SAFETY: the constructors of the matrices checked their extents; the panels from
     // `first_column` on cover C's columns, and the bias covers them too. An `Isa` exists only where

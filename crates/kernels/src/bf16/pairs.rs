@@ -48,6 +48,7 @@ impl<C: Element> Kernel for PairProduct<'_, C> {
                 accumulate: false,
                 bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
                 clamp: epilogue.clamp,
+                lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
                 ahead: ahead.cast(),
                 ahead_len,
                 next: panel.cast(),

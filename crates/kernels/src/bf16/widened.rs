@@ -58,7 +58,8 @@ impl<C: Element> Kernel for Widened<'_, C> {
             let ahead = &ahead[..ahead.len().min(k * width)];
             let mut ahead = ahead.chunks(ahead.len().div_ceil((tiles * k.div_ceil(K_BLOCK)).max(1)).max(1));
             let bias = epilogue.bias.map(|bias| bias[first_column + j..].as_ptr());
-            let end = End { columns, bias, clamp: epilogue.clamp };
+            let lowered = epilogue.lowered.map(|lowered| lowered[first_column + j..].as_ptr());
+            let end = End { columns, bias, clamp: epilogue.clamp, lowered };
             let mut row = 0;
             for tile in 0..tiles {
                 let rows = (a.rows - row).div_ceil(tiles - tile);
@@ -76,6 +77,7 @@ impl<C: Element> Kernel for Widened<'_, C> {
                         accumulate: block > 0,
                         bias: None,
                         clamp: None,
+                        lowered: None,
                         ahead: ahead.as_ptr(),
                         ahead_len: ahead.len(),
                         next: ahead.as_ptr(),

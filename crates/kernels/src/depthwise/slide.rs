@@ -5,8 +5,9 @@
 //! A sum is taken column by column and, in a column, row by row, from its bias on: its bits do not depend
 //! on how many rows there are at a time.
 
-use super::{ConvolveRows, RowEpilogue, RowGeometry, rows_together, taps};
-use crate::activation::Clamp;
+use std::ops::Range;
+
+use super::{ConvolveRows, RowEpilogue, RowGeometry, bounds, outside, rows_together, taps};
 use crate::element::Element;
 use crate::simd::{self, Simd, for_channel_blocks};
 
@@ -93,17 +94,16 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
         s: S,
         ahead: &mut impl Iterator<Item = &'p [E]>,
     ) {
-        let Clamp { low, high } = self.epilogue.map_or(Clamp::IDENTITY, |epilogue| epilogue.clamp);
         let channels = self.geometry.channels;
         // SAFETY: the caller's promise; the filter has nine values a channel, the bias one.
         unsafe {
-            let (low, high) = (s.splat(low), s.splat(high));
             for_channel_blocks!(S, channels, |c, n, PARTIAL| {
                 simd::prefetch_all(s, ahead.next().unwrap_or_default());
                 let start = match self.epilogue {
                     Some(RowEpilogue { bias, .. }) => simd::load::<S, PARTIAL>(s, bias.as_ptr().add(c), n),
                     None => s.splat(0.0),
                 };
+                let (low, high) = bounds::<S, PARTIAL>(s, self.epilogue, c, n);
                 let weights = taps::<S, PARTIAL>(s, self.weights.as_ptr().add(c), channels, n);
                 let channels = Channels { s, first: c, n, start, weights, low, high };
                 if STRIDE == 1 {
@@ -130,7 +130,12 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
         let outputs = self.geometry.outputs;
         let (count, left) = self.pixels(1);
         let start = [channels.start; ROWS];
+        // Those of the last two outputs whose first columns lie before pixel 0.
         let (mut first, mut second) = (start, start);
+        self.around::<S, PARTIAL>(channels, 0..2, &mut first);
+        self.around::<S, PARTIAL>(channels, 0..1, &mut second);
+        let mut none = start;
+        self.around::<S, PARTIAL>(channels, 0..3, &mut none);
         // One column into the sums of three outputs.
         macro_rules! add {
             ($pixel:expr, $first:ident $second:ident $third:ident) => {
@@ -146,7 +151,7 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
         unsafe {
             // Pixel p is the last of output p + left − 2; outputs before that of pixel 0 have none at all.
             for output in 0..left.saturating_sub(2).min(outputs) {
-                self.finish::<S, PARTIAL>(channels, output, start);
+                self.finish::<S, PARTIAL>(channels, output, none);
             }
             let mut pixel = 0;
             while pixel < count && pixel + left < 2 {
@@ -180,9 +185,15 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
             // What lacks pixels on the right.
             for output in (pixel + left).saturating_sub(2)..outputs {
                 let sums = match pixel + left - output {
-                    2 => first,
-                    1 => second,
-                    _ => start,
+                    2 => {
+                        self.around::<S, PARTIAL>(channels, 2..3, &mut first);
+                        first
+                    }
+                    1 => {
+                        self.around::<S, PARTIAL>(channels, 1..3, &mut second);
+                        second
+                    }
+                    _ => none,
                 };
                 self.finish::<S, PARTIAL>(channels, output, sums);
             }
@@ -202,15 +213,22 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
             let mut sums = start;
             if is_there(0) {
                 self.add::<S, PARTIAL, 2, 1>(channels, 0, [0], [&mut sums]);
+            } else {
+                self.around::<S, PARTIAL>(channels, 0..1, &mut sums);
             }
             for output in 0..outputs {
                 let (middle, right) = (2 * output + 1, 2 * output + 2);
                 let mut next = start;
                 if is_there(middle) {
                     self.add::<S, PARTIAL, 2, 1>(channels, middle - left, [1], [&mut sums]);
+                } else {
+                    self.around::<S, PARTIAL>(channels, 1..2, &mut sums);
                 }
                 if is_there(right) {
                     self.add::<S, PARTIAL, 2, 2>(channels, right - left, [0, 2], [&mut next, &mut sums]);
+                } else {
+                    self.around::<S, PARTIAL>(channels, 0..1, &mut next);
+                    self.around::<S, PARTIAL>(channels, 2..3, &mut sums);
                 }
                 self.finish::<S, PARTIAL>(channels, output, sums);
                 sums = next;
@@ -238,6 +256,27 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
                 for (sums, column) in sums.iter_mut().zip(columns) {
                     // SAFETY: the instruction set is there.
                     sums[row] = unsafe { s.mul_add(value, weights[y - row * STRIDE][column], sums[row]) };
+                }
+            }
+        }
+    }
+
+    /// Adds the columns `columns` of an output, in which there are no pixels.
+    #[inline(always)]
+    unsafe fn around<S: Simd, const PARTIAL: bool>(
+        &self,
+        Channels { s, first, n, .. }: Channels<S>,
+        columns: Range<usize>,
+        sums: &mut [S::V; ROWS],
+    ) {
+        for column in columns {
+            let place = (column, self.geometry.channels);
+            // SAFETY: the caller's promise.
+            unsafe {
+                if let Some(outside) = outside::<S, PARTIAL>(s, self.epilogue, place, first, n) {
+                    for sum in sums.iter_mut() {
+                        *sum = s.add(*sum, outside);
+                    }
                 }
             }
         }

@@ -288,7 +288,8 @@ impl CpuExecutor {
         let mut packed = PackedB::new(engine.isa, features, classifier.outputs);
         packed.pack_transposed(&parameters[classifier.weight].value);
         let mut logits = Tensor::zeros(&[batch, classifier.outputs]);
-        let epilogue = Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None };
+        let epilogue =
+            Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None, lowered: None };
         product(engine, pooled, stride, batch, &packed, logits.data_mut(), epilogue);
         logits
     }

@@ -82,11 +82,11 @@ struct Memory<E> {
     end: Mean,
 }
 
-/// Memory of a mean over pixels.
+/// Memory of what becomes of an image's last map: its mean, or the map itself.
 #[derive(Debug, Default)]
 struct Mean {
     sums: Vec<f64>,
-    mean: Vec<f32>,
+    values: Vec<f32>,
 }
 
 impl<E> Default for Memory<E> {
@@ -219,7 +219,8 @@ impl<E: Number> InferenceIn<E> {
         self.pool(network, input, (rows, stride));
         let mut logits = Tensor::zeros(&[batch, outputs]);
         let Network { engine, timing, parameters, classifier, .. } = network;
-        let epilogue = Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None };
+        let epilogue =
+            Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None, lowered: None };
         let start = timing.start();
         if let Some(packed) = &self.plan.classifier {
             // Shared out by columns: rows are few.
@@ -282,6 +283,7 @@ impl<E: Number> InferenceIn<E> {
             engine.pool.run(items, memory, rows, |item, memory, rows| {
                 let images = images.some(item * group..(item + 1) * group);
                 run_group(plan, stages, first, images, memory, |index, map, mean| {
+                    let map = (map, stages.last().and_then(|stage| stage.centre.as_deref()));
                     end.write(plan.isa, map, mean, &mut rows[index * stride..][..stride]);
                 });
             });
@@ -300,9 +302,10 @@ impl<E: Number> InferenceIn<E> {
                 timing.stop(start, Pass::Infer, &stage.layer.name);
                 std::mem::swap(current, next);
             }
-            let last = stages.last().map_or(0, |stage| stage.layer.output.len());
+            let (last, centre) =
+                stages.last().map_or((0, None), |stage| (stage.layer.output.len(), stage.centre.as_deref()));
             let row = &mut output[image * stride..][..stride];
-            end.write(plan.isa, &current[..last], &mut memory[0].end, row);
+            end.write(plan.isa, (&current[..last], centre), &mut memory[0].end, row);
         }
     }
 }
@@ -453,15 +456,31 @@ impl<E: Number> Stage<E> {
 }
 
 impl End {
-    fn write<E: Element, O: Element>(self, isa: Isa, map: &[E], memory: &mut Mean, row: &mut [O]) {
-        match self {
-            Self::Pool(features) => {
-                memory.sums.resize(features, 0.0);
-                memory.mean.resize(features, 0.0);
-                pooling::global_average(isa, map, &mut memory.sums, &mut memory.mean);
-                element::convert(isa, &memory.mean, &mut row[..features]);
+    /// Writes what becomes of a map that is kept less `centre`, if it is.
+    fn write<E: Element, O: Element>(
+        self,
+        isa: Isa,
+        (map, centre): (&[E], Option<&[f32]>),
+        Mean { sums, values }: &mut Mean,
+        row: &mut [O],
+    ) {
+        match (self, centre) {
+            (Self::Pool(features), _) => {
+                sums.resize(features, 0.0);
+                values.resize(features, 0.0);
+                pooling::global_average(isa, map, sums, values);
             }
-            Self::Map => element::convert(isa, map, row),
+            (Self::Map, None) => return element::convert(isa, map, row),
+            (Self::Map, Some(_)) => {
+                values.resize(map.len(), 0.0);
+                element::convert(isa, map, values);
+            }
         }
+        if let Some(centre) = centre {
+            for pixel in values.chunks_exact_mut(centre.len()) {
+                pixel.iter_mut().zip(centre).for_each(|(value, centre)| *value += centre);
+            }
+        }
+        element::convert(isa, values, &mut row[..values.len()]);
     }
 }

@@ -6,6 +6,7 @@
 //! | `images.rs` | images as they are given: values or 8-bit pixels |
 //! | `precision.rs` | the types that a network is computed in |
 //! | `plan.rs` | weights folded and packed for inference |
+//! | `centre.rs` | what bf16 values lie around |
 //! | `stage.rs` | inference: one block on one thread |
 //! | `strip.rs` | inference: the first blocks, depth first |
 //! | `inference.rs` | inference: the pass over all blocks, on all threads |
@@ -19,6 +20,7 @@
 //! results are the same to the bit for every number of threads.
 
 mod backward;
+mod centre;
 mod forward;
 mod images;
 mod inference;

@@ -5,7 +5,7 @@ use mobilenet_kernels::{Buffer, Clamp, Isa, depthwise};
 
 use super::inference::Network;
 use super::precision::Number;
-use super::{Conv, Stored};
+use super::{Conv, Stored, centre};
 use crate::architecture::{Layer, Operator};
 
 /// Folded and packed weights, as far as they were needed: the first stages, in order, and the
@@ -23,18 +23,33 @@ pub(super) struct Plan<E: Number> {
 /// A full convolution, or a depthwise one with the pointwise one behind it.
 #[derive(Debug)]
 pub(super) struct Stage<E: Number> {
-    pub depthwise: Option<Depthwise>,
+    pub depthwise: Option<Depthwise<E>>,
     /// The layer whose filter is `filter`: `conv_*` or `pointwise_*`.
     pub layer: Layer,
     pub filter: Filter<E>,
     pub bias: Vec<f32>,
+    /// What the outputs are kept less, if they are: see `centre.rs`. (The bias has it taken off.)
+    pub centre: Option<Vec<f32>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Depthwise {
+pub(super) struct Depthwise<E> {
     pub layer: Layer,
     pub taps: Vec<f32>,
     pub bias: Vec<f32>,
+    /// As [`Stage::centre`].
+    pub centre: Option<Vec<f32>>,
+    /// What is around the map that is read, if that is not zero.
+    pub outside: Option<Outside<E>>,
+}
+
+/// What stands for zeros around a map that is kept less its centre.
+#[derive(Debug)]
+pub(super) struct Outside<E> {
+    /// See [`depthwise::Centring`].
+    pub columns: Vec<f32>,
+    /// A row of them.
+    pub row: Vec<E>,
 }
 
 /// A stage's filter: that of a full convolution, or of a pointwise one.
@@ -56,18 +71,18 @@ impl<E: Number> Plan<E> {
     pub fn fold(&mut self, network: &mut Network, stages: usize, classifier: bool) {
         let Network { engine, convs, parameters, epsilon, .. } = network;
         let (convs, parameters) = (*convs, *parameters);
-        let ends = |conv: &Conv| conv.layer.operator != Operator::Depthwise;
-        let groups: Vec<&[Conv]> = convs.split_inclusive(ends).take(stages).skip(self.stages.len()).collect();
+        let groups: Vec<Group> = Group::all(convs).take(stages).skip(self.stages.len()).collect();
         let classifier = Some(network.classifier).filter(|_| classifier && self.classifier.is_none());
         let items = groups.len() + usize::from(classifier.is_some());
         if items == 0 {
             return;
         }
         let mut parts: Vec<Part<E>> = std::iter::repeat_with(|| Part::None).take(items).collect();
-        let (isa, epsilon) = (engine.isa, f64::from(*epsilon));
+        let isa = engine.isa;
+        let statistics = Statistics { parameters, epsilon: f64::from(*epsilon), clamp: self.clamp };
         engine.pool.run(items, &mut engine.scratch, chunks(&mut parts, 1), |item, _, part| {
             part[0] = match (groups.get(item), classifier) {
-                (Some(convs), _) => Stage::folded(isa, convs, parameters, epsilon)
+                (Some(group), _) => Stage::folded(isa, group, statistics)
                     .map_or(Part::None, |stage| Part::Stage(Box::new(stage))),
                 (None, Some(classifier)) => {
                     let shape = (classifier.outputs, classifier.features);
@@ -96,54 +111,148 @@ enum Part<E: Number> {
     Classifier(E::Packed),
 }
 
+/// The convolutions of a stage, the one before it and the one behind it.
+struct Group<'a> {
+    before: Option<&'a Conv>,
+    convs: &'a [Conv],
+    after: Option<&'a Conv>,
+}
+
+impl<'a> Group<'a> {
+    /// Those of all stages.
+    fn all(convs: &'a [Conv]) -> impl Iterator<Item = Self> {
+        let mut end = 0;
+        convs.split_inclusive(|conv| conv.layer.operator != Operator::Depthwise).map(move |group| {
+            let before = convs[..end].last();
+            end += group.len();
+            Self { before, convs: group, after: convs.get(end) }
+        })
+    }
+}
+
+/// What says how a convolution's outputs are distributed.
+#[derive(Clone, Copy)]
+struct Statistics<'a> {
+    parameters: &'a [Stored],
+    epsilon: f64,
+    clamp: Clamp,
+}
+
+impl Statistics<'_> {
+    /// What the outputs of `conv` are kept less in numbers of type `E`, if a depthwise or a pointwise layer is
+    /// to read them. (Of the few that a full convolution or the pool reads it makes no difference.)
+    fn centre<E: Number>(&self, conv: &Conv, reader: Option<&Conv>) -> Option<Vec<f32>> {
+        let reads =
+            |reader: &Conv| matches!(reader.layer.operator, Operator::Depthwise | Operator::Pointwise);
+        (E::CENTRED && reader.is_some_and(reads))
+            .then(|| centre::of(conv, self.parameters, self.epsilon, self.clamp))
+    }
+}
+
 /// A batch normalisation by its running statistics: what each output's filter is multiplied with,
 /// and the bias.
 struct Folding {
     scale: Vec<f64>,
-    bias: Vec<f32>,
+    bias: Vec<f64>,
 }
 
 impl Folding {
-    fn of(conv: &Conv, parameters: &[Stored], epsilon: f64) -> Self {
+    fn of(conv: &Conv, Statistics { parameters, epsilon, .. }: Statistics) -> Self {
         let (gamma, beta) = (&parameters[conv.gamma].value, &parameters[conv.beta].value);
         let variances = conv.running_var.iter().map(|&variance| (f64::from(variance) + epsilon).sqrt());
         let scale: Vec<f64> =
             gamma.iter().zip(variances).map(|(&g, deviation)| f64::from(g) / deviation).collect();
         let shift = conv.running_mean.iter().zip(&scale).map(|(&mean, scale)| f64::from(mean) * scale);
-        let bias = beta.iter().zip(shift).map(|(&beta, shift)| (f64::from(beta) - shift) as f32).collect();
+        let bias = beta.iter().zip(shift).map(|(&beta, shift)| f64::from(beta) - shift).collect();
         Self { scale, bias }
+    }
+
+    /// The bias, and what each output is kept less taken off.
+    fn bias(&self, centre: Option<&[f32]>) -> Vec<f32> {
+        let less = |output: usize| centre.map_or(0.0, |centre| f64::from(centre[output]));
+        self.bias.iter().enumerate().map(|(output, bias)| (bias - less(output)) as f32).collect()
     }
 }
 
 impl<E: Number> Stage<E> {
-    /// The stage of `convs`: a full convolution, or a depthwise one and a pointwise one.
-    fn folded(isa: Isa, convs: &[Conv], parameters: &[Stored], epsilon: f64) -> Option<Self> {
-        let (last, before) = convs.split_last()?;
+    /// The stage of a full convolution, or of a depthwise one and a pointwise one.
+    fn folded(isa: Isa, group: &Group, statistics: Statistics) -> Option<Self> {
+        let (last, before) = group.convs.split_last()?;
         let depthwise = before.last().map(|conv| {
-            let Folding { scale, bias } = Folding::of(conv, parameters, epsilon);
-            let filter = &parameters[conv.weight].value;
-            let per_output = filter.len() / scale.len();
-            let scaled: Vec<f32> = filter
-                .chunks_exact(per_output)
-                .zip(&scale)
-                .flat_map(|(filter, scale)| filter.iter().map(move |&w| (f64::from(w) * scale) as f32))
-                .collect();
-            let mut taps = vec![0.0; scaled.len()];
-            depthwise::by_tap(&scaled, conv.layer.output.channels, &mut taps);
-            Depthwise { layer: conv.layer.clone(), taps, bias }
+            let read = group.before.and_then(|before| statistics.centre::<E>(before, Some(conv)));
+            Depthwise::folded(conv, read, statistics.centre::<E>(conv, Some(last)), statistics)
         });
         let layer = last.layer.clone();
-        let Folding { scale, bias } = Folding::of(last, parameters, epsilon);
-        let filter = &parameters[last.weight].value;
+        let mut folding = Folding::of(last, statistics);
+        let filter = &statistics.parameters[last.weight].value;
+        if let Some(centre) = depthwise.as_ref().and_then(|depthwise| depthwise.centre.as_ref()) {
+            let rows = filter.chunks_exact(centre.len());
+            for ((bias, scale), row) in folding.bias.iter_mut().zip(&folding.scale).zip(rows) {
+                *bias += scale * dot(row, centre);
+            }
+        }
+        let centre = statistics.centre::<E>(last, group.after);
+        let bias = folding.bias(centre.as_deref());
         let filter = match layer.operator {
             Operator::Pointwise => {
                 let shape = (layer.output.channels, layer.input.channels);
-                Filter::Pointwise(E::pack(isa, shape, filter, Some(&scale)))
+                Filter::Pointwise(E::pack(isa, shape, filter, Some(&folding.scale)))
             }
             _ => Filter::Full(super::forward::pack_conv::<E>(isa, &layer, |at, output| {
-                (f64::from(filter[at]) * scale[output]) as f32
+                (f64::from(filter[at]) * folding.scale[output]) as f32
             })),
         };
-        Some(Self { depthwise, layer, filter, bias })
+        Some(Self { depthwise, layer, filter, bias, centre })
     }
+}
+
+impl<E: Number> Depthwise<E> {
+    /// The layer of `conv`, which reads a map that is kept less `read`, and whose outputs are kept less
+    /// `centre`.
+    fn folded(conv: &Conv, read: Option<Vec<f32>>, centre: Option<Vec<f32>>, statistics: Statistics) -> Self {
+        let layer = conv.layer.clone();
+        let mut folding = Folding::of(conv, statistics);
+        let filter = &statistics.parameters[conv.weight].value;
+        let per_output = filter.len() / folding.scale.len();
+        let scaled: Vec<f32> = filter
+            .chunks_exact(per_output)
+            .zip(&folding.scale)
+            .flat_map(|(filter, scale)| filter.iter().map(move |&w| (f64::from(w) * scale) as f32))
+            .collect();
+        let mut taps = vec![0.0; scaled.len()];
+        depthwise::by_tap(&scaled, layer.output.channels, &mut taps);
+        let outside = read.map(|read| {
+            for ((bias, filter), &read) in folding.bias.iter_mut().zip(scaled.chunks(per_output)).zip(&read) {
+                *bias += filter.iter().map(|&w| f64::from(w)).sum::<f64>() * f64::from(read);
+            }
+            let channels = read.len();
+            let stride = E::pixel_stride(channels);
+            let mut row = vec![E::default(); layer.input.width * stride];
+            for to in row.chunks_exact_mut(stride) {
+                for (to, &value) in to.iter_mut().zip(&read) {
+                    *to = E::from_f32(-value);
+                }
+            }
+            let tap = |tap: usize, channel: usize| f64::from(taps[tap * channels + channel]);
+            let columns = (0..3).flat_map(|kx| {
+                let column = move |c: usize| tap(kx, c) + tap(3 + kx, c) + tap(6 + kx, c);
+                read.iter().enumerate().map(move |(c, &read)| (column(c) * f64::from(-read)) as f32)
+            });
+            Outside { columns: columns.collect(), row }
+        });
+        let bias = folding.bias(centre.as_deref());
+        Self { layer, taps, bias, centre, outside }
+    }
+}
+
+/// Σ a·b in f64, in several sums, which are faster than one.
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    const SUMS: usize = 8;
+    let mut sums = [0.0; SUMS];
+    for (a, b) in a.chunks(SUMS).zip(b.chunks(SUMS)) {
+        for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += f64::from(a) * f64::from(b);
+        }
+    }
+    sums.iter().sum()
 }

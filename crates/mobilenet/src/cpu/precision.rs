@@ -66,6 +66,9 @@ pub(super) trait Number: Element {
         scratch: &mut Buffer<Self>,
     );
 
+    /// Whether what inference keeps is less what it lies around: see `centre.rs`.
+    const CENTRED: bool;
+
     /// Rows of a product's left side, in training, are cut into chunks of multiples of so many: whole
     /// tiles.
     const CHUNK_STEP: usize;
@@ -141,6 +144,7 @@ impl Number for f32 {
     type Packed = PackedB;
     type ConvFilter = PackedB;
 
+    const CENTRED: bool = false;
     const FEW_PIXELS: usize = 49;
     // 1.2 MB.
     const LARGE_MAP: usize = 300 * 1024;
@@ -227,6 +231,7 @@ impl Number for bf16 {
     type Packed = PackedBf16;
     type ConvFilter = ConvFilter;
 
+    const CENTRED: bool = true;
     // (Maps are half as large, and with tiles weights are soon what is waited for.)
     const FEW_PIXELS: usize = 196;
     // None: half of such a map stays in each of two caches, and tiles, which sleep after a few tenths of a

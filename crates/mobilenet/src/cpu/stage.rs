@@ -6,13 +6,13 @@
 use std::ops::Range;
 
 use mobilenet_kernels::conv::ConvGeometry;
-use mobilenet_kernels::depthwise::{self, Present, RowEpilogue, RowGeometry};
+use mobilenet_kernels::depthwise::{self, Centring, Present, RowEpilogue, RowGeometry};
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef};
 use mobilenet_kernels::{Buffer, Isa};
 
 use super::forward::ring_rows;
 use super::images::Images;
-use super::plan::{Depthwise, Filter, Plan, Stage};
+use super::plan::{Depthwise, Filter, Outside, Plan, Stage};
 use super::precision::Number;
 use super::rows::row_geometry;
 use crate::architecture::Shape;
@@ -218,7 +218,7 @@ impl<E: Number> Stage<E> {
     }
 
     fn epilogue(&self, plan: &Plan<E>) -> Epilogue<'_> {
-        Epilogue { bias: Some(&self.bias), clamp: Some(plan.clamp) }
+        Epilogue { bias: Some(&self.bias), clamp: Some(plan.clamp), lowered: self.centre.as_deref() }
     }
 
     /// A full convolution's output rows.
@@ -268,7 +268,7 @@ impl<E: Number> Stage<E> {
     }
 }
 
-impl Depthwise {
+impl<E: Number> Depthwise<E> {
     /// Output rows that are made at a time.
     fn rows_together(&self) -> usize {
         depthwise::rows_together(self.layer.stride).min(ROWS)
@@ -276,7 +276,7 @@ impl Depthwise {
 
     /// Makes the output rows `rows`; their pixels are `stride` apart in `output`. Meanwhile `ahead` is asked
     /// for: the arithmetic leaves the memory idle.
-    pub fn rows<E: Number>(
+    pub fn rows(
         &self,
         plan: &Plan<E>,
         input: &mut dyn Rows<E>,
@@ -284,13 +284,18 @@ impl Depthwise {
         (output, stride): (&mut [E], usize),
         ahead: &[E],
     ) {
-        let Self { layer, taps, bias } = self;
+        let Self { layer, taps, bias, centre, outside } = self;
         let Shape { height, width, channels } = layer.input;
         let present = Some(Present { left: layer.pads.left, count: width });
         let pixel_stride = E::pixel_stride(channels);
         let geometry = RowGeometry { pixel_stride, output_stride: stride, present, ..row_geometry(layer) };
         let row_len = width * pixel_stride;
-        let epilogue = RowEpilogue { bias, clamp: plan.clamp };
+        let (columns, beyond) = match outside {
+            Some(Outside { columns, row }) => (Some(&columns[..]), &row[..row_len]),
+            None => (None, &plan.zeros[..row_len]),
+        };
+        let centring = Centring { outside: columns, lowered: centre.as_deref() };
+        let epilogue = RowEpilogue { bias, clamp: plan.clamp, centring };
         let together = self.rows_together();
         let mut ahead = ahead.chunks(ahead.len().div_ceil(rows.len().div_ceil(together)).max(1));
         let outputs = output.chunks_mut(together * layer.output.width * stride);
@@ -302,7 +307,7 @@ impl Depthwise {
             for (index, rows) in inputs[..count].iter_mut().enumerate() {
                 *rows = ring_rows(layer, y + index).map(|y| match usize::try_from(y) {
                     Ok(y) if y < height => input.row(y),
-                    _ => &plan.zeros[..row_len],
+                    _ => beyond,
                 });
             }
             let ahead = ahead.next().unwrap_or_default();
