@@ -9,7 +9,7 @@ use mobilenet_kernels::bf16::{PackedBf16, column_step, gemm, gemm_transposed_acc
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef, column_blocks};
 use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Buffer, Clamp, Isa};
-use mobilenet_reference::{activation, dense, magnitudes, widen};
+use mobilenet_reference::{dense, magnitudes, widen};
 use support::{Random, SENTINEL, assert_within, with_gaps, without_gaps};
 
 /// Depths and widths around pairs, vectors and tiles.
@@ -58,10 +58,12 @@ fn check_product(isas: &[Isa], rows: usize, k: usize, n: usize, seed: u64) {
     let (weight, bias) = (random.values(n * k), random.values(n));
     // Narrow enough that both ends are met.
     let clamp = Clamp { low: 0.0, high: 0.75 };
-    let end = match seed % 3 {
+    let lowered = random.values(n);
+    let end = match seed % 4 {
         0 => Epilogue::default(),
         1 => Epilogue { bias: Some(&bias), clamp: None, lowered: None },
-        _ => Epilogue { bias: Some(&bias), clamp: Some(clamp), lowered: None },
+        2 => Epilogue { bias: Some(&bias), clamp: Some(clamp), lowered: None },
+        _ => Epilogue { bias: Some(&bias), clamp: Some(clamp), lowered: Some(&lowered) },
     };
 
     let exact_bias = if end.bias.is_some() { widen(&bias) } else { vec![0.0; n] };
@@ -70,8 +72,11 @@ fn check_product(isas: &[Isa], rows: usize, k: usize, n: usize, seed: u64) {
     let magnitude =
         dense::linear(&magnitudes(&exact_a), &magnitudes(&exact_weight), &magnitudes(&exact_bias), k);
     if end.clamp.is_some() {
-        // Clamping brings values nearer, never further apart.
-        exact = activation::relu(&exact, Some(0.75));
+        for (i, exact) in exact.iter_mut().enumerate() {
+            // Clamping brings values nearer, never further apart. (The bounds are f32.)
+            let by = end.lowered.map_or(0.0, |lowered| lowered[i % n]);
+            *exact = exact.clamp(f64::from(0.0 - by), f64::from(0.75 - by));
+        }
     }
 
     for &isa in isas {

@@ -21,15 +21,20 @@ enum End {
     Plain,
     Bias,
     Clamped,
+    /// With bounds of their own for every column.
+    Lowered,
 }
 
-fn epilogue(end: End, bias: &[f32]) -> Epilogue<'_> {
+const ENDS: [End; 4] = [End::Plain, End::Bias, End::Clamped, End::Lowered];
+
+fn epilogue<'a>(end: End, bias: &'a [f32], lowered: &'a [f32]) -> Epilogue<'a> {
     // Narrow enough that both ends are met.
     let clamp = Clamp { low: 0.0, high: 0.75 };
     match end {
         End::Plain => Epilogue::default(),
         End::Bias => Epilogue { bias: Some(bias), clamp: None, lowered: None },
         End::Clamped => Epilogue { bias: Some(bias), clamp: Some(clamp), lowered: None },
+        End::Lowered => Epilogue { bias: Some(bias), clamp: Some(clamp), lowered: Some(lowered) },
     }
 }
 
@@ -38,6 +43,7 @@ fn check_product(isa: Isa, rows: usize, k: usize, n: usize, end: End, seed: u64)
     let what = format!("{} {rows}x{k}x{n} {end:?}", isa.name());
     let mut random = Random(seed);
     let (a, weight, bias) = (random.values(rows * k), random.values(n * k), random.values(n));
+    let lowered = random.values(n);
     let (a_stride, c_stride) = (k + seed as usize % 3, n + seed as usize % 5);
     let spread = with_gaps(&a, k, a_stride, f32::NAN);
 
@@ -49,7 +55,7 @@ fn check_product(isa: Isa, rows: usize, k: usize, n: usize, end: End, seed: u64)
         &packed,
         0,
         MatrixMut::new(&mut c, rows, n, c_stride),
-        epilogue(end, &bias),
+        epilogue(end, &bias, &lowered),
     );
     let found = without_gaps(&c, rows, n, c_stride);
 
@@ -60,6 +66,12 @@ fn check_product(isa: Isa, rows: usize, k: usize, n: usize, end: End, seed: u64)
     if matches!(end, End::Clamped) {
         // Clamping brings values nearer, never further apart.
         exact = activation::relu(&exact, Some(0.75));
+    }
+    if matches!(end, End::Lowered) {
+        for (exact, &by) in exact.iter_mut().zip(lowered.iter().cycle()) {
+            // (The bounds are f32.)
+            *exact = exact.clamp(f64::from(0.0 - by), f64::from(0.75 - by));
+        }
     }
     // Each product and addition rounds once at most; the bias is one term more, and so is each
     // partial sum that passes through C.
@@ -72,7 +84,7 @@ fn tile_edges() {
         for rows in ROWS {
             for (i, n) in CHANNELS.into_iter().enumerate() {
                 let k = CHANNELS[(i * 7 + rows) % CHANNELS.len()];
-                let end = [End::Plain, End::Bias, End::Clamped][(rows + i) % 3];
+                let end = ENDS[(rows + i) % ENDS.len()];
                 check_product(isa, rows, k, n, end, (rows * 100 + n) as u64);
             }
         }
@@ -84,7 +96,7 @@ fn long_sums_cross_blocks() {
     on_every_isa(|isa| {
         for k in [383, 384, 385, 767, 768, 769, 1024, 2000] {
             for (rows, n) in [(1, 1), (7, 17), (15, 33)] {
-                for end in [End::Plain, End::Bias, End::Clamped] {
+                for end in ENDS {
                     check_product(isa, rows, k, n, end, k as u64);
                 }
             }
@@ -140,7 +152,7 @@ fn bits_do_not_depend_on_how_the_work_is_cut() {
         let (a, b, bias) = (random.values(rows * k), random.values(k * n), random.values(n));
         let mut packed = PackedB::new(isa, k, n);
         packed.pack(&b);
-        let end = epilogue(End::Clamped, &bias);
+        let end = epilogue(End::Clamped, &bias, &[]);
         let mut whole = vec![0.0; rows * n];
         gemm(MatrixRef::new(&a, rows, k, k), &packed, 0, MatrixMut::new(&mut whole, rows, n, n), end);
 
@@ -257,9 +269,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn any_product(rows in 0usize..40, k in 1usize..500, n in 1usize..80, end in 0usize..3, seed: u64) {
+    fn any_product(rows in 0usize..40, k in 1usize..500, n in 1usize..80, end in 0usize..4, seed: u64) {
         for isa in Isa::testable() {
-            check_product(isa, rows, k, n, [End::Plain, End::Bias, End::Clamped][end], seed >> 1);
+            check_product(isa, rows, k, n, ENDS[end], seed >> 1);
         }
     }
 

@@ -1,0 +1,70 @@
+//! bf16 beside f32 where it is hard: channels that vary by little around values far from zero.
+
+use mobilenet::cpu::{CpuExecutor, CpuOptions, Precision};
+use mobilenet::rng::Rng;
+use mobilenet::conventions::{Activation, Conventions, Preset};
+use mobilenet::{Architecture, Executor, Tensor, Weights};
+use mobilenet_kernels::Isa;
+
+const MEAN: f32 = 3.0;
+const DEVIATION: f32 = 0.05;
+
+fn images(architecture: &Architecture, batch: usize) -> Tensor {
+    let mut rng = Rng::keyed(5, &[]);
+    let side = architecture.resolution;
+    let values = (0..batch * side * side * 3).map(|_| rng.normal() as f32).collect();
+    Tensor::new(&[batch, side, side, 3], values).unwrap()
+}
+
+/// A network all of whose channels are [`MEAN`] ± [`DEVIATION`] for these images.
+fn network(architecture: &Architecture, images: &Tensor) -> Weights {
+    let random = Weights::random(architecture, 3).unwrap();
+    let mut weights = Weights::new();
+    for (name, tensor) in random.iter() {
+        let mut tensor = tensor.clone();
+        if name.ends_with(".bn.weight") {
+            tensor.data_mut().fill(DEVIATION);
+        } else if name.ends_with(".bn.bias") {
+            tensor.data_mut().fill(MEAN);
+        }
+        weights.insert(name, tensor);
+    }
+    let mut executor = CpuExecutor::new(architecture, &weights, &CpuOptions::default()).unwrap();
+    // With a momentum of 1 the running statistics become those of this batch.
+    executor.forward(images).unwrap();
+    executor.weights()
+}
+
+#[test]
+fn what_varies_is_kept() {
+    for activation in [Activation::Relu, Activation::Relu6] {
+        let conventions = Conventions { activation, bn_momentum: 1.0, ..Preset::Reference.conventions() };
+        let architecture = Architecture {
+            width_multiplier: 0.25,
+            resolution: 96,
+            classes: 5,
+            conventions,
+            ..Architecture::default()
+        };
+        let images = images(&architecture, 2);
+        let weights = network(&architecture, &images);
+        let mut exact = CpuExecutor::new(&architecture, &weights, &CpuOptions::default()).unwrap();
+        for isa in Isa::testable() {
+            let options = CpuOptions { isa: Some(isa), precision: Precision::Bf16, ..CpuOptions::default() };
+            let mut rounded = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+            for blocks in 0..8 {
+                let expected = exact.feature_maps_behind(&images, blocks).unwrap();
+                let found = rounded.feature_maps_behind(&images, blocks).unwrap();
+                let pairs = found.data().iter().zip(expected.data());
+                let squares: f64 = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum();
+                let error = (squares / expected.data().len() as f64).sqrt() / f64::from(DEVIATION);
+                // Up to 2^-9 from each rounding: one in the stem, three in a block (its weights, what its
+                // depthwise and what its pointwise layer give), of random sign. Twice that for what padding
+                // makes of channels at the edges. (Rounded as it is, 3 alone would be off by 0.09.)
+                let bound = 2.0 * 2f64.powi(-9) * (1.0 + 3.0 * blocks as f64).sqrt();
+                let what = format!("{activation:?}, {}, {blocks} blocks", isa.name());
+                assert!(error > 0.0 && error < bound, "{what}: off by {error}, at most {bound} expected");
+            }
+        }
+    }
+}
