@@ -573,13 +573,16 @@ impl Tile {
                 next_step,
             };
             let sums = s.tile::<ROWS, VECTORS>(walk);
-            if !self.accumulate && self.columns >= VECTORS * S::LANES {
-                // The usual end, with what all rows share loaded once.
+            // The usual end, with what all rows share loaded once. (Bounds are lowered where C is bf16; the
+            // registers that they take there are better used where it is f32.)
+            let usual = C::BF16 || self.lowered.is_none();
+            if usual && !self.accumulate && self.columns >= VECTORS * S::LANES {
                 let mut bias = [s.splat(0.0); VECTORS];
                 if let Some(from) = self.bias {
                     bias = simd::load_all::<S, false, VECTORS>(s, from, S::LANES);
                 }
-                let (low, high) = bounds::<S, VECTORS>(s, self.clamp, self.lowered);
+                let lowered = self.lowered.filter(|_| C::BF16);
+                let (low, high) = bounds::<S, VECTORS>(s, self.clamp, lowered);
                 for (row, mut sums) in sums.into_iter().enumerate() {
                     for (v, sum) in sums.iter_mut().enumerate() {
                         *sum = s.clamp(s.add(*sum, bias[v]), low[v], high[v]);
