@@ -1,13 +1,23 @@
 """How often bf16 names the same class as f32: `mobilenet classify`, and OpenVINO beside it.
 
     cargo build --release
-    venv/bin/python bench/bf16_agreement.py
+    venv/bin/python bench/bf16_agreement.py [--photos FOLDER]
 
-Makes some hundred variants of the example photos (crops of 80 to 100 % of either side, mirror images,
-brightness and contrast changed by up to 10 %, all from a fixed seed) and classifies them with the ImageNet
-model inside the program, in both precisions, by either engine. OpenVINO gets the same network by way
-of `mobilenet export`; its precisions are compared with each other, so that it does not matter that
-photos are scaled down a little differently.
+Takes the photos of a folder (and of those in it), or else makes some hundred variants of the example photos
+(crops of 80 to 100 % of either side, mirror images, brightness and contrast changed by up to 10 %, all from a
+fixed seed), and classifies them with the ImageNet model inside the program, in both precisions, by either
+engine. OpenVINO gets the same network by way of `mobilenet export`; its precisions are compared with each
+other, so that it does not matter that photos are scaled down a little differently.
+
+Where hundreds of photos are at hand, in packages of Debian (`apt-get download`, `dpkg -x`) and PyPI:
+
+    gcompris-qt-data            animals, buildings, tools: WebP, JPEG and PNG files inside its *.rcc files,
+                                each behind its length in four bytes
+    tuxpaint-stamps-default     things and animals cut out, which are put on white here
+    lomiri-wallpapers-16.04, lomiri-wallpapers-20.04, mate-backgrounds, plasma-workspace-wallpapers
+    scikit-image, scikit-learn  skimage/data, sklearn/datasets/images
+
+They hold drawings, too, which have to be left out by eye.
 """
 
 import argparse
@@ -36,6 +46,31 @@ def variant(photo, rng):
     return ImageEnhance.Contrast(made).enhance(rng.uniform(0.9, 1.1))
 
 
+def photo_of(path):
+    """A photo as it is classified: on white where it is transparent, of at most 1024 pixels a side."""
+    photo = Image.open(path)
+    if photo.mode in ("P", "LA", "PA", "RGBA"):
+        photo = photo.convert("RGBA")
+        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
+    photo = photo.convert("RGB")
+    photo.thumbnail((1024, 1024), Image.LANCZOS)
+    return photo
+
+
+def made(photos, variants):
+    """The photos of a folder; variants of the example photos, if there is none."""
+    if photos:
+        for path in sorted(photos.rglob("*")):
+            if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
+                yield photo_of(path)
+        return
+    photos = [Image.open(path).convert("RGB") for path in sorted((ROOT / "examples/photos").glob("*.png"))]
+    rng = random.Random(2)
+    for _ in range(variants):
+        for photo in photos:
+            yield variant(photo, rng)
+
+
 def ours(binary, precision, paths):
     command = [binary, "classify", "--precision", precision, "--json", "-k", "1", *map(str, paths)]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -59,16 +94,14 @@ def theirs(model, precision, inputs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "target/release/mobilenet"))
-    parser.add_argument("--variants", type=int, default=100, help="of each photo")
+    parser.add_argument("--photos", type=pathlib.Path, help="a folder of them")
+    parser.add_argument("--variants", type=int, default=100, help="of each example photo")
     given = parser.parse_args()
-    photos = [Image.open(path).convert("RGB") for path in sorted((ROOT / "examples/photos").glob("*.png"))]
-    rng = random.Random(2)
     with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for number in range(given.variants):
-            for kind, photo in enumerate(photos):
-                paths.append(pathlib.Path(folder) / f"{number:03}-{kind}.png")
-                variant(photo, rng).save(paths[-1])
+        for number, photo in enumerate(made(given.photos, given.variants)):
+            paths.append(pathlib.Path(folder) / f"{number:04}.png")
+            photo.save(paths[-1])
         found = {"mobilenet": [ours(given.binary, precision, paths) for precision in ("f32", "bf16")]}
         network = pathlib.Path(folder) / "model.onnx"
         inside = str(ROOT / "crates/imagenet/model.safetensors")

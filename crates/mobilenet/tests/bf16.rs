@@ -1,8 +1,8 @@
 //! bf16 beside f32 where it is hard: channels that vary by little around values far from zero.
 
+use mobilenet::conventions::{Activation, Conventions, Preset};
 use mobilenet::cpu::{CpuExecutor, CpuOptions, Precision};
 use mobilenet::rng::Rng;
-use mobilenet::conventions::{Activation, Conventions, Preset};
 use mobilenet::{Architecture, Executor, Tensor, Weights};
 use mobilenet_kernels::Isa;
 

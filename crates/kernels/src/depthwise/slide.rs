@@ -130,12 +130,6 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
         let outputs = self.geometry.outputs;
         let (count, left) = self.pixels(1);
         let start = [channels.start; ROWS];
-        // Those of the last two outputs whose first columns lie before pixel 0.
-        let (mut first, mut second) = (start, start);
-        self.around::<S, PARTIAL>(channels, 0..2, &mut first);
-        self.around::<S, PARTIAL>(channels, 0..1, &mut second);
-        let mut none = start;
-        self.around::<S, PARTIAL>(channels, 0..3, &mut none);
         // One column into the sums of three outputs.
         macro_rules! add {
             ($pixel:expr, $first:ident $second:ident $third:ident) => {
@@ -151,7 +145,17 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
         unsafe {
             // Pixel p is the last of output p + left − 2; outputs before that of pixel 0 have none at all.
             for output in 0..left.saturating_sub(2).min(outputs) {
+                let mut none = start;
+                self.around::<S, PARTIAL>(channels, 0..3, &mut none);
                 self.finish::<S, PARTIAL>(channels, output, none);
+            }
+            // The next two lack their first columns.
+            let (mut first, mut second) = (start, start);
+            if left > 1 {
+                self.around::<S, PARTIAL>(channels, 0..2, &mut first);
+            }
+            if left > 0 {
+                self.around::<S, PARTIAL>(channels, 0..1, &mut second);
             }
             let mut pixel = 0;
             while pixel < count && pixel + left < 2 {
@@ -184,17 +188,12 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
             }
             // What lacks pixels on the right.
             for output in (pixel + left).saturating_sub(2)..outputs {
-                let sums = match pixel + left - output {
-                    2 => {
-                        self.around::<S, PARTIAL>(channels, 2..3, &mut first);
-                        first
-                    }
-                    1 => {
-                        self.around::<S, PARTIAL>(channels, 1..3, &mut second);
-                        second
-                    }
-                    _ => none,
+                let (mut sums, columns) = match pixel + left - output {
+                    2 => (first, 2..3),
+                    1 => (second, 1..3),
+                    _ => (start, 0..3),
                 };
+                self.around::<S, PARTIAL>(channels, columns, &mut sums);
                 self.finish::<S, PARTIAL>(channels, output, sums);
             }
         }
