@@ -67,6 +67,25 @@ impl<E: Element, O: Element> Kernel for Convert<'_, E, O> {
     }
 }
 
+/// Asks for values into the second-level cache: those of a few short runs come together then, where each would
+/// be waited for when it is read.
+pub fn prefetch<E: Element>(isa: Isa, values: &[E]) {
+    // SAFETY: nothing is read.
+    unsafe { dispatch(isa, Prefetch(values)) }
+}
+
+struct Prefetch<'a, E>(&'a [E]);
+
+impl<E: Element> Kernel for Prefetch<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        // SAFETY: the instruction set is there.
+        unsafe { simd::prefetch_all(s, self.0) }
+    }
+}
+
 /// Most channels of 8-bit pixels.
 pub const MOST_CHANNELS: usize = 4;
 

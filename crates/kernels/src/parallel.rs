@@ -7,8 +7,12 @@
 //! the layers of one network there are only microseconds. Where there are more threads than cores
 //! they sleep at once, since spinning would take the cores from those that work.
 //!
+//! Two threads of a pool should not be on one processor, where they would take turns: see [`place`].
+//!
 //! Nobody waits for a thread that has not begun: a job is over when its items are done, and a
 //! worker that the system wakes too late finds it closed.
+
+mod place;
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
@@ -44,6 +48,8 @@ struct Shared {
     /// Workers that have left it.
     left: Lone<AtomicUsize>,
     asleep: Vec<Lone<AtomicBool>>,
+    /// The processor that each thread was on when its last job began.
+    places: Vec<Lone<AtomicUsize>>,
     /// [`SPINS`], or none where there are more threads than cores.
     spins: u32,
     stop: AtomicBool,
@@ -88,6 +94,7 @@ impl Pool {
             entered: Lone(AtomicUsize::new(CLOSED)),
             left: Lone::default(),
             asleep: (0..threads).map(|_| Lone::default()).collect(),
+            places: (0..threads).map(|_| Lone(AtomicUsize::new(place::UNKNOWN))).collect(),
             spins: if threads > cores { 0 } else { SPINS },
             stop: AtomicBool::new(false),
             panicked: Mutex::new(None),
@@ -166,6 +173,9 @@ impl Pool {
         // SAFETY: no job runs (`turn` is held, the last job is closed and was waited for), so nobody
         // reads.
         unsafe { *shared.job.get() = Some(Job { call: call::<F>, data: std::ptr::from_ref(work).cast() }) };
+        if shared.spins > 0 {
+            shared.places[0].0.store(place::current(), Ordering::Relaxed);
+        }
         shared.left.0.store(0, Ordering::Relaxed);
         shared.entered.0.store(0, Ordering::Release);
         shared.epoch.0.fetch_add(1, Ordering::SeqCst);
@@ -228,6 +238,9 @@ fn work(shared: &Shared, worker: usize) {
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
+        if shared.spins > 0 {
+            part_company(&shared.places, worker);
+        }
         if shared.entered.0.fetch_add(1, Ordering::AcqRel) & CLOSED != 0 {
             // Too late; the next job begins to count anew.
             continue;
@@ -241,6 +254,19 @@ fn work(shared: &Shared, worker: usize) {
         }
         shared.left.0.fetch_add(1, Ordering::Release);
     }
+}
+
+/// Moves the worker, which is the thread that calls, to another processor if the caller of the pool or a
+/// worker before this one is on the same.
+fn part_company(places: &[Lone<AtomicUsize>], worker: usize) {
+    let mut here = place::current();
+    let is_here = |other: &Lone<AtomicUsize>| other.0.load(Ordering::Relaxed) == here;
+    if here != place::UNKNOWN && places[..worker].iter().any(is_here) {
+        let others = places.iter().enumerate().filter(|(other, _)| *other != worker);
+        place::leave(here, others.map(|(_, place)| place.0.load(Ordering::Relaxed)));
+        here = place::current();
+    }
+    places[worker].0.store(here, Ordering::Relaxed);
 }
 
 /// Something that falls into disjoint parts, one an item: [`chunks`] of a slice, or a tuple of such.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use mobilenet_kernels::conv::ConvGeometry;
 use mobilenet_kernels::depthwise::{self, Centring, Present, RowEpilogue, RowGeometry};
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef};
-use mobilenet_kernels::{Buffer, Isa};
+use mobilenet_kernels::{Buffer, Isa, element};
 
 use super::forward::ring_rows;
 use super::images::Images;
@@ -195,6 +195,7 @@ impl<E: Number> Stage<E> {
                     Filter::Pointwise(filter) => E::panels(filter, first_column),
                     Filter::Full(_) => &[],
                 };
+                element::prefetch(plan.isa, self.centre.as_deref().unwrap_or_default());
                 let ahead = &ahead[..ahead.len().min(AHEAD * pixels * self.layer.input.channels)];
                 depthwise.rows(plan, input, rows, (patches, stride), ahead);
                 return self.multiply(plan, patches, pixels, (first_column, output));
@@ -291,9 +292,14 @@ impl<E: Number> Depthwise<E> {
         let geometry = RowGeometry { pixel_stride, output_stride: stride, present, ..row_geometry(layer) };
         let row_len = width * pixel_stride;
         let (columns, beyond) = match outside {
-            Some(Outside { columns, row }) => (Some(&columns[..]), &row[..row_len]),
+            Some(Outside { columns, row }) => {
+                element::prefetch(plan.isa, columns);
+                element::prefetch(plan.isa, row);
+                (Some(&columns[..]), &row[..row_len])
+            }
             None => (None, &plan.zeros[..row_len]),
         };
+        element::prefetch(plan.isa, centre.as_deref().unwrap_or_default());
         let centring = Centring { outside: columns, lowered: centre.as_deref() };
         let epilogue = RowEpilogue { bias, clamp: plan.clamp, centring };
         let together = self.rows_together();
