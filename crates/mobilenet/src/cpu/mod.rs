@@ -561,8 +561,10 @@ mod tests {
                 let found = executor.infer(&images).unwrap();
                 let off = found.data().iter().zip(exact.data()).map(|(a, b)| (a - b).abs());
                 let off = off.fold(0.0f32, f32::max) / size;
-                // A rounding is off by up to 2^-9; some thirty of them follow one another, of random sign.
-                assert!(off > 0.0 && off < 0.02, "{body:?}, {}: off by {off} of the largest", isa.name());
+                // A rounding is off by up to 2^-9; some thirty of them follow one another, of random sign. Twice
+                // that again, since random weights come with statistics that are not their own, so that
+                // values are kept less what they do not lie around. (tests/bf16.rs: with their own.)
+                assert!(off > 0.0 && off < 0.04, "{body:?}, {}: off by {off} of the largest", isa.name());
                 // What the classifier reads, and where it is all there is.
                 let features = executor.features(&images).unwrap();
                 assert_eq!(executor.infer(&features).unwrap(), found, "{body:?}: features");
