@@ -7,7 +7,7 @@
 //! the layers of one network there are only microseconds. Where there are more threads than cores
 //! they sleep at once, since spinning would take the cores from those that work.
 //!
-//! Two threads of a pool should not be on one processor, where they would take turns: see [`place`].
+//! Two threads of a pool should not be on one processor, where they would take turns (parallel/place.rs).
 //!
 //! Nobody waits for a thread that has not begun: a job is over when its items are done, and a
 //! worker that the system wakes too late finds it closed.
