@@ -11,7 +11,7 @@ use half::bf16;
 use mobilenet_kernels::bf16::{self as products, PackedBf16};
 use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::parallel::Pool;
-use mobilenet_kernels::{Clamp, Isa, peak};
+use mobilenet_kernels::{Buffer, Clamp, Isa, peak};
 
 /// Bytes of weights that are gone through in turns, more than a second-level cache holds.
 const TURNS: usize = 40_000_000;
@@ -60,7 +60,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let copies = |value_bytes: usize| (TURNS / (k * n * value_bytes)).max(1);
 
         let stride = gemm::padded_stride(isa, k);
-        let (a, mut c) = (vec![0.5; m * stride], vec![0.0; m * n]);
+        let (mut a, mut c) = (Buffer::<f32>::zeros(m * stride), Buffer::<f32>::zeros(m * n));
+        a.fill(0.5);
         let mut weights = PackedB::new(isa, k, n);
         weights.pack(&vec![0.01; k * n]);
         let weights = vec![weights; copies(size_of::<f32>())];
@@ -75,7 +76,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
 
         let stride = products::padded_stride(isa, k);
-        let (a, mut c) = (vec![bf16::from_f32(0.5); m * stride], vec![bf16::ZERO; m * n]);
+        let (mut a, mut c) = (Buffer::<bf16>::zeros(m * stride), Buffer::<bf16>::zeros(m * n));
+        a.fill(bf16::from_f32(0.5));
         let mut weights = PackedBf16::new(isa, k, n);
         weights.pack(&vec![0.01; k * n]);
         let weights = vec![weights; copies(size_of::<bf16>())];

@@ -1,10 +1,10 @@
-//! Times depthwise rows of the network's maps on one thread:
+//! Times depthwise rows of the network's maps on one thread, f16 being maps of bf16 inference:
 //! `cargo run --release -p mobilenet-kernels --example depthwise_rows`.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use half::bf16;
+use half::{bf16, f16};
 use mobilenet_kernels::depthwise::{
     Centring, Present, RowEpilogue, RowGeometry, convolve_rows, pixel_stride,
 };
@@ -35,14 +35,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         (14, 512, 2),
         (7, 1024, 1),
     ] {
-        time::<f32>("f32", isa, map, together, peak);
-        time::<bf16>("bf16", isa, map, together, peak);
+        time::<f32, f32>("f32", isa, map, together, peak);
+        time::<bf16, bf16>("bf16", isa, map, together, peak);
+        time::<f16, bf16>("f16", isa, map, together, peak);
     }
     Ok(())
 }
 
 /// Times all rows of a map of so many pixels a side and channels at a stride.
-fn time<E: Element>(
+fn time<E: Element, O: Element>(
     name: &str,
     isa: Isa,
     (size, channels, stride): (usize, usize, usize),
@@ -65,7 +66,7 @@ fn time<E: Element>(
     let (taps, bias) = (vec![0.1; 9 * channels], vec![0.1; channels]);
     // Of a large map only a few rows are in the cache, and are kept there.
     let kept = if size >= 56 { 8 } else { size };
-    let mut output = vec![E::from_f32(0.0); outputs * outputs * geometry.output_stride];
+    let mut output = vec![O::from_f32(0.0); outputs * outputs * geometry.output_stride];
     let (start, mut times) = (Instant::now(), Vec::new());
     while start.elapsed() < TIME {
         let begin = Instant::now();
@@ -79,7 +80,12 @@ fn time<E: Element>(
                     _ => &zeros[..],
                 })
             });
-            let epilogue = RowEpilogue { bias: &bias, clamp: Clamp::RELU, centring: Centring::default() };
+            let epilogue = RowEpilogue {
+                bias: &bias,
+                clamp: Clamp::RELU,
+                centring: Centring::default(),
+                half_sums: true,
+            };
             convolve_rows(isa, geometry, &rows[..count], &taps, Some(epilogue), output, &[]);
         }
         times.push(begin.elapsed().as_secs_f64());

@@ -7,12 +7,17 @@
 
 #![allow(clippy::needless_range_loop)] // taps are indices into several arrays at once
 
+mod lanes;
 mod slide;
+
+#[cfg(target_arch = "x86_64")]
+use half::{bf16, f16};
 
 use crate::activation::Clamp;
 use crate::element::Element;
 use crate::isa::Isa;
 use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
+use lanes::{Floats, Lanes};
 
 /// Taps of the filter.
 pub const TAPS: usize = 9;
@@ -105,6 +110,9 @@ pub struct RowEpilogue<'a> {
     pub clamp: Clamp,
     /// Where input or output are kept less a value a channel.
     pub centring: Centring<'a>,
+    /// Whether sums of f16 values to be stored as bf16 may be taken in half precision (where there is
+    /// AVX512-FP16): filter, bias and bounds are rounded to f16, and no sum of products may leave its range.
+    pub half_sums: bool,
 }
 
 /// Of rows that are kept less a value a channel: so more of what varies is left when they are rounded.
@@ -153,7 +161,7 @@ pub fn convolve_rows<E: Element, O: Element>(
     weights: &[f32],
     epilogue: Option<RowEpilogue>,
     output: &mut [O],
-    ahead: &[E],
+    ahead: &[O],
 ) {
     let row = geometry.outputs * geometry.output_stride;
     assert_eq!(output.len(), inputs.len() * row, "one output row for each three input rows");
@@ -167,8 +175,19 @@ pub fn convolve_rows<E: Element, O: Element>(
         }
         assert!(outside.is_none_or(|outside| outside.len() == 3 * geometry.channels), "one value a column");
     }
+    let work = ConvolveRows { geometry, inputs, weights, epilogue, output, ahead };
+    #[cfg(target_arch = "x86_64")]
+    if E::F16
+        && O::BF16
+        && isa.has_half_arithmetic()
+        && slide::can(geometry)
+        && epilogue.is_some_and(|epilogue| epilogue.half_sums)
+    {
+        // SAFETY: the types are what they are, the lengths as `geometry` needs them, and the instructions there.
+        return unsafe { lanes::run_in_halves(work.of_halves()) };
+    }
     // SAFETY: the lengths are as `geometry` needs them.
-    unsafe { dispatch(isa, ConvolveRows { geometry, inputs, weights, epilogue, output, ahead }) }
+    unsafe { dispatch(isa, work) }
 }
 
 struct ConvolveRows<'a, E, O> {
@@ -177,7 +196,29 @@ struct ConvolveRows<'a, E, O> {
     weights: &'a [f32],
     epilogue: Option<RowEpilogue<'a>>,
     output: &'a mut [O],
-    ahead: &'a [E],
+    ahead: &'a [O],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<'a, E: Element, O: Element> ConvolveRows<'a, E, O> {
+    /// The same with its types by name.
+    ///
+    /// # Safety
+    /// `E` must be f16, and `O` bf16.
+    unsafe fn of_halves(self) -> ConvolveRows<'a, f16, bf16> {
+        let Self { geometry, inputs, weights, epilogue, output, ahead } = self;
+        // SAFETY: the caller's promise.
+        unsafe {
+            ConvolveRows {
+                geometry,
+                inputs: &*(std::ptr::from_ref(inputs) as *const [[&[f16]; 3]]),
+                weights,
+                epilogue,
+                output: &mut *(std::ptr::from_mut(output) as *mut [bf16]),
+                ahead: &*(std::ptr::from_ref(ahead) as *const [bf16]),
+            }
+        }
+    }
 }
 
 impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
@@ -190,9 +231,9 @@ impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
         if outputs == 0 {
             return;
         }
-        if S::REGISTERS >= 32 && dilation == 1 && stride <= 2 {
+        if S::REGISTERS >= 32 && slide::can(self.geometry) {
             // SAFETY: `convolve_rows` checked every length.
-            return unsafe { slide::run(s, self) };
+            return unsafe { slide::run(Floats(s), self) };
         }
         let Self { geometry, inputs, weights, epilogue, output, ahead } = self;
         // As many channels at a time as leave all rows of them in the first-level cache.
@@ -240,18 +281,18 @@ struct Sums<S: Simd> {
 
 /// A block of channels of all nine taps, which are `channels` apart.
 #[inline(always)]
-unsafe fn taps<S: Simd, const PARTIAL: bool>(
-    s: S,
+unsafe fn taps<L: Lanes, const PARTIAL: bool>(
+    s: L,
     from: *const f32,
     channels: usize,
     n: usize,
-) -> [[S::V; 3]; 3] {
+) -> [[L::V; 3]; 3] {
     // SAFETY: the callers checked that nine rows of `channels` are there.
     unsafe {
         let mut taps = [[s.splat(0.0); 3]; 3];
         for ky in 0..3 {
             for kx in 0..3 {
-                taps[ky][kx] = simd::load::<S, PARTIAL>(s, from.wrapping_add((3 * ky + kx) * channels), n);
+                taps[ky][kx] = s.parameters::<PARTIAL>(from.wrapping_add((3 * ky + kx) * channels), n);
             }
         }
         taps
@@ -260,19 +301,19 @@ unsafe fn taps<S: Simd, const PARTIAL: bool>(
 
 /// The bounds of a vector of channels. Without an epilogue: such as keep everything (and NaN) as it is.
 #[inline(always)]
-unsafe fn bounds<S: Simd, const PARTIAL: bool>(
-    s: S,
+unsafe fn bounds<L: Lanes, const PARTIAL: bool>(
+    s: L,
     epilogue: Option<RowEpilogue>,
     c: usize,
     n: usize,
-) -> (S::V, S::V) {
+) -> (L::V, L::V) {
     let Clamp { low, high } = epilogue.map_or(Clamp::IDENTITY, |epilogue| epilogue.clamp);
     // SAFETY: the callers checked that bounds are lowered by a value a channel.
     unsafe {
         let (low, high) = (s.splat(low), s.splat(high));
         match epilogue.and_then(|epilogue| epilogue.centring.lowered) {
             Some(lowered) => {
-                let by = simd::load::<S, PARTIAL>(s, lowered.as_ptr().add(c), n);
+                let by = s.parameters::<PARTIAL>(lowered.as_ptr().add(c), n);
                 (s.sub(low, by), s.sub(high, by))
             }
             None => (low, high),
@@ -282,16 +323,16 @@ unsafe fn bounds<S: Simd, const PARTIAL: bool>(
 
 /// What a column of pixels that are not there adds to the sums of a vector of channels.
 #[inline(always)]
-unsafe fn outside<S: Simd, const PARTIAL: bool>(
-    s: S,
+unsafe fn outside<L: Lanes, const PARTIAL: bool>(
+    s: L,
     epilogue: Option<RowEpilogue>,
     (column, channels): (usize, usize),
     c: usize,
     n: usize,
-) -> Option<S::V> {
+) -> Option<L::V> {
     let outside = epilogue.and_then(|epilogue| epilogue.centring.outside)?;
     // SAFETY: the callers checked that there are three rows of `channels`.
-    Some(unsafe { simd::load::<S, PARTIAL>(s, outside.as_ptr().add(column * channels + c), n) })
+    Some(unsafe { s.parameters::<PARTIAL>(outside.as_ptr().add(column * channels + c), n) })
 }
 
 impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
@@ -322,7 +363,7 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
         unsafe {
             for_channel_blocks!(S, range.len(), |c, n, PARTIAL| {
                 let c = range.start + c;
-                let (low, high) = bounds::<S, PARTIAL>(s, self.epilogue, c, n);
+                let (low, high) = bounds::<_, PARTIAL>(Floats(s), self.epilogue, c, n);
                 let sums = Sums {
                     start: self.start::<S, PARTIAL>(s, c, n),
                     weights: self.filter::<S, PARTIAL>(s, c, n),
@@ -352,7 +393,9 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
     #[inline(always)]
     unsafe fn filter<S: Simd, const PARTIAL: bool>(&self, s: S, c: usize, n: usize) -> [[S::V; 3]; 3] {
         // SAFETY: see `run`.
-        unsafe { taps::<S, PARTIAL>(s, self.weights.as_ptr().wrapping_add(c), self.geometry.channels, n) }
+        unsafe {
+            taps::<_, PARTIAL>(Floats(s), self.weights.as_ptr().wrapping_add(c), self.geometry.channels, n)
+        }
     }
 
     #[inline(always)]
@@ -432,7 +475,7 @@ impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
                     continue;
                 }
                 let place = (kx, self.geometry.channels);
-                if let Some(outside) = outside::<S, PARTIAL>(s, self.epilogue, place, c, n) {
+                if let Some(outside) = outside::<_, PARTIAL>(Floats(s), self.epilogue, place, c, n) {
                     sum = s.add(sum, outside);
                 }
             }

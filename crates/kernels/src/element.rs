@@ -1,11 +1,11 @@
 //! What feature maps and weights are stored in. Arithmetic is f32, whatever the storage.
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::isa::Isa;
 use crate::simd::{self, Kernel, MOST_LANES, Simd, dispatch, for_channel_blocks};
 
-/// A type that values are stored in: `f32` or `bf16`.
+/// A type that values are stored in: `f32`, `bf16`, or (maps of inference) `f16`.
 pub trait Element: sealed::Vectors + Copy + Default + Send + Sync + std::fmt::Debug + 'static {
     /// The value.
     fn to_f32(self) -> f32;
@@ -32,6 +32,16 @@ impl Element for bf16 {
 
     fn from_f32(value: f32) -> Self {
         bf16::from_f32(value)
+    }
+}
+
+impl Element for f16 {
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+
+    fn from_f32(value: f32) -> Self {
+        f16::from_f32(value)
     }
 }
 
@@ -147,13 +157,14 @@ pub(crate) mod sealed {
     // (No other crate can name this trait, so what it says of private ones stays here.)
     #![allow(private_bounds, private_interfaces)]
 
-    use half::bf16;
+    use half::{bf16, f16};
 
     use crate::simd::Simd;
 
     /// Vectors of f32 from stored values and back: [`Simd`]'s loads and stores.
     pub trait Vectors: Sized {
-        const BF16: bool;
+        const BF16: bool = false;
+        const F16: bool = false;
         unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V;
         unsafe fn store<S: Simd>(s: S, to: *mut Self, v: S::V);
         /// Two vectors side by side.
@@ -165,8 +176,6 @@ pub(crate) mod sealed {
     // SAFETY (of every block below): the caller's promises are those of `Simd`'s methods.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Vectors for f32 {
-        const BF16: bool = false;
-
         #[inline(always)]
         unsafe fn store_pair<S: Simd>(s: S, to: *mut Self, left: S::V, right: S::V) {
             unsafe {
@@ -215,6 +224,35 @@ pub(crate) mod sealed {
         #[inline(always)]
         unsafe fn store_n<S: Simd>(s: S, to: *mut Self, v: S::V, n: usize) {
             unsafe { s.store_bf16_n(to, v, n) }
+        }
+    }
+
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Vectors for f16 {
+        const F16: bool = true;
+
+        #[inline(always)]
+        unsafe fn store_pair<S: Simd>(s: S, to: *mut Self, left: S::V, right: S::V) {
+            unsafe {
+                s.store_f16(to, left);
+                s.store_f16(to.add(S::LANES), right);
+            }
+        }
+        #[inline(always)]
+        unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::V {
+            unsafe { s.load_f16(from) }
+        }
+        #[inline(always)]
+        unsafe fn store<S: Simd>(s: S, to: *mut Self, v: S::V) {
+            unsafe { s.store_f16(to, v) }
+        }
+        #[inline(always)]
+        unsafe fn load_n<S: Simd>(s: S, from: *const Self, n: usize) -> S::V {
+            unsafe { s.load_f16_n(from, n) }
+        }
+        #[inline(always)]
+        unsafe fn store_n<S: Simd>(s: S, to: *mut Self, v: S::V, n: usize) {
+            unsafe { s.store_f16_n(to, v, n) }
         }
     }
 }

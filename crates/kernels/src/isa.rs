@@ -64,7 +64,10 @@ impl Isa {
         let mut all = vec![Self::PORTABLE];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+            {
                 all.push(Self(Kind::Avx2));
                 if is_x86_feature_detected!("avx512f") {
                     all.push(Self(Kind::Avx512));
@@ -105,6 +108,12 @@ impl Isa {
             Ok(name) if !name.is_empty() => name.parse(),
             _ => Ok(Self::best()),
         }
+    }
+
+    /// Whether there is arithmetic in half precision beside it: AVX512-FP16, which every processor with tiles has.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn has_half_arithmetic(self) -> bool {
+        self.0 == Kind::Amx && is_x86_feature_detected!("avx512fp16")
     }
 
     /// `portable`, `avx2`, `avx512`, `avx512bf16`, `amx` or `neon`; `wide` for [`Isa::WIDE`].

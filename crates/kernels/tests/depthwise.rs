@@ -71,7 +71,12 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
     let (x64, w64) = (widen(&x), widen(&w));
     let mut y = vec![0.0; g.output_pixels() * channels];
     for (row, y) in y.chunks_exact_mut(outputs * channels).enumerate() {
-        let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp, centring: Centring::default() });
+        let epilogue = clamp.map(|clamp| RowEpilogue {
+            bias: &bias,
+            clamp,
+            centring: Centring::default(),
+            half_sums: false,
+        });
         convolve_row(isa, rows, padded.three(row * g.stride, g.dilation), &taps, epilogue, y);
     }
     let mut exact = conv::depthwise(&x64, &w64, channels, &g);
@@ -95,7 +100,12 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
             _ => &zeros,
         });
         let mut found = vec![0.0; outputs * channels];
-        let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp, centring: Centring::default() });
+        let epilogue = clamp.map(|clamp| RowEpilogue {
+            bias: &bias,
+            clamp,
+            centring: Centring::default(),
+            half_sums: false,
+        });
         convolve_row(isa, bare, three, &taps, epilogue, &mut found);
         assert_eq!(found, y, "{what}: bare rows");
     }
@@ -129,7 +139,7 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
                 _ => &zeros,
             });
             let mut found = vec![0.0; outputs * channels];
-            let epilogue = Some(RowEpilogue { bias: &bias, clamp, centring });
+            let epilogue = Some(RowEpilogue { bias: &bias, clamp, centring, half_sums: false });
             convolve_row(isa, bare, three, &taps, epilogue, &mut found);
             let kept = kept.iter().cycle();
             let exact: Vec<f64> =
@@ -144,7 +154,12 @@ fn check(isa: Isa, channels: usize, geometry: Geometry, gap: usize, clamp: Optio
     if gap > 0 {
         let apart = RowGeometry { output_stride: channels + gap, ..rows };
         let mut row = vec![SENTINEL; outputs * apart.output_stride];
-        let epilogue = clamp.map(|clamp| RowEpilogue { bias: &bias, clamp, centring: Centring::default() });
+        let epilogue = clamp.map(|clamp| RowEpilogue {
+            bias: &bias,
+            clamp,
+            centring: Centring::default(),
+            half_sums: false,
+        });
         convolve_row(isa, apart, padded.three(0, g.dilation), &taps, epilogue, &mut row);
         for (found, expected) in row.chunks(apart.output_stride).zip(y.chunks(channels)) {
             assert_eq!(found[..channels], *expected, "{what}: outputs apart");
@@ -265,7 +280,7 @@ fn rows_together_are_rows_one_by_one() {
             let (taps, bias) = (random.values(9 * channels), random.values(channels));
             let (outside, lowered) = (random.values(3 * channels), random.values(channels));
             let centring = Centring { outside: Some(&outside), lowered: Some(&lowered) };
-            let epilogue = Some(RowEpilogue { bias: &bias, clamp: Clamp::RELU6, centring });
+            let epilogue = Some(RowEpilogue { bias: &bias, clamp: Clamp::RELU6, centring, half_sums: false });
             let len = geometry.outputs * geometry.output_stride;
             for count in 1..=11 {
                 // The rows of one image; the same but that one row is another's; rows that all begin anew.

@@ -32,8 +32,12 @@ fn depthwise_rows_are_those_of_the_widened_values_rounded_once() {
                 let mut random = Random(7);
                 let map = narrowed(&random.values(3 * geometry.input_len()));
                 let (taps, bias) = (random.values(9 * channels), random.values(channels));
-                let epilogue =
-                    Some(RowEpilogue { bias: &bias, clamp: Clamp::RELU6, centring: Centring::default() });
+                let epilogue = Some(RowEpilogue {
+                    bias: &bias,
+                    clamp: Clamp::RELU6,
+                    centring: Centring::default(),
+                    half_sums: false,
+                });
                 let wide = widened(&map);
                 let len = geometry.input_len();
                 let size = geometry.outputs * geometry.output_stride;

@@ -1,4 +1,4 @@
-//! Full 3×3 convolution by rows with results in bf16: the stem of a network.
+//! Full 3×3 convolution by rows with a filter in bf16: the stem of a network.
 //!
 //! In tiles (AMX) no patch is written either: a row of a tile of A begins where an output pixel's
 //! three neighbouring input pixels do and takes what follows them along, which meets zeros in B. A step
@@ -12,6 +12,7 @@ use super::PackedBf16;
 use super::amx::{self, K_STEP, TileRows};
 use crate::buffer::Buffer;
 use crate::conv::{self, ConvGeometry};
+use crate::element::Element;
 #[cfg(target_arch = "x86_64")]
 use crate::element::convert;
 use crate::gemm::{Epilogue, MatrixMut, PackedB};
@@ -56,18 +57,18 @@ impl ConvFilter {
     }
 }
 
-/// [`conv::convolve_rows`] with results in bf16. In tiles the inputs are rounded to bf16 as well; they
+/// [`conv::convolve_rows`] with a filter in bf16. In tiles the inputs are rounded to bf16 as well; they
 /// should be finite (an infinite value makes pixels NaN that are no neighbours of it).
 ///
 /// # Panics
 /// As [`conv::convolve_rows`].
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
-pub fn convolve_rows(
+pub fn convolve_rows<C: Element>(
     geometry: ConvGeometry,
     inputs: &[[&[f32]; 3]],
     filter: &ConvFilter,
     first_column: usize,
-    output: MatrixMut<bf16>,
+    output: MatrixMut<C>,
     epilogue: Epilogue,
     scratch: &mut Buffer<bf16>,
 ) {
@@ -81,12 +82,12 @@ pub fn convolve_rows(
 }
 
 #[cfg(target_arch = "x86_64")]
-fn in_tiles(
+fn in_tiles<C: Element>(
     geometry: ConvGeometry,
     inputs: &[[&[f32]; 3]],
     filter: &PackedBf16,
     first_column: usize,
-    output: MatrixMut<bf16>,
+    output: MatrixMut<C>,
     epilogue: Epilogue,
     scratch: &mut Buffer<bf16>,
 ) {

@@ -7,9 +7,9 @@
 
 use std::ops::Range;
 
+use super::lanes::{Lanes, Reads, Writes};
 use super::{ConvolveRows, RowEpilogue, RowGeometry, bounds, outside, rows_together, taps};
-use crate::element::Element;
-use crate::simd::{self, Simd, for_channel_blocks};
+use crate::simd::for_channel_blocks;
 
 /// A few output rows, one below the other.
 struct Rows<'a, E, O, const ROWS: usize, const INPUTS: usize> {
@@ -23,16 +23,21 @@ struct Rows<'a, E, O, const ROWS: usize, const INPUTS: usize> {
 
 /// The vector of channels at work.
 #[derive(Clone, Copy)]
-struct Channels<S: Simd> {
-    s: S,
+struct Channels<L: Lanes> {
+    s: L,
     first: usize,
     /// How many, less than a vector's only if partial.
     n: usize,
     /// What a sum begins with.
-    start: S::V,
-    weights: [[S::V; 3]; 3],
-    low: S::V,
-    high: S::V,
+    start: L::V,
+    weights: [[L::V; 3]; 3],
+    low: L::V,
+    high: L::V,
+}
+
+/// Whether [`run`] can do it.
+pub(super) fn can(RowGeometry { outputs, stride, dilation, .. }: RowGeometry) -> bool {
+    outputs > 0 && dilation == 1 && stride <= 2
 }
 
 /// All rows of `work`, whose stride is 1 or 2 and whose dilation 1.
@@ -40,13 +45,13 @@ struct Channels<S: Simd> {
 /// # Safety
 /// `work`'s lengths must have been checked.
 #[inline(always)]
-pub(super) unsafe fn run<S: Simd, E: Element, O: Element>(s: S, work: ConvolveRows<'_, E, O>) {
+pub(super) unsafe fn run<L: Reads<E> + Writes<O>, E, O>(s: L, work: ConvolveRows<'_, E, O>) {
     let ConvolveRows { geometry, inputs, weights, epilogue, output, ahead } = work;
     let RowGeometry { outputs, channels, output_stride, stride, .. } = geometry;
     let output = output.as_mut_ptr();
     // Asked for evenly.
     let groups = inputs.len().div_ceil(rows_together(stride));
-    let turns = groups * channels.div_ceil(S::LANES);
+    let turns = groups * channels.div_ceil(L::LANES);
     let mut ahead = ahead.chunks(ahead.len().div_ceil(turns.max(1)).max(1));
     let mut done = 0;
     while done < inputs.len() {
@@ -63,7 +68,7 @@ pub(super) unsafe fn run<S: Simd, E: Element, O: Element>(s: S, work: ConvolveRo
                 }
                 let rows = Rows::<E, O, $rows, $inputs> { geometry, inputs: rows, weights, epilogue, output };
                 // SAFETY: the caller's promise, for each of these output rows.
-                unsafe { rows.convolve::<S, $stride>(s, &mut ahead) };
+                unsafe { rows.convolve::<L, $stride>(s, &mut ahead) };
                 $rows
             }};
         }
@@ -87,29 +92,31 @@ fn chained<E>(inputs: &[[&[E]; 3]], stride: usize) -> usize {
     1 + inputs.windows(2).take_while(follows).count()
 }
 
-impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> {
+impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> {
     #[inline(always)]
-    unsafe fn convolve<'p, S: Simd, const STRIDE: usize>(
+    unsafe fn convolve<'p, L: Reads<E> + Writes<O>, const STRIDE: usize>(
         &self,
-        s: S,
-        ahead: &mut impl Iterator<Item = &'p [E]>,
-    ) {
+        s: L,
+        ahead: &mut impl Iterator<Item = &'p [O]>,
+    ) where
+        O: 'p,
+    {
         let channels = self.geometry.channels;
         // SAFETY: the caller's promise; the filter has nine values a channel, the bias one.
         unsafe {
-            for_channel_blocks!(S, channels, |c, n, PARTIAL| {
-                simd::prefetch_all(s, ahead.next().unwrap_or_default());
+            for_channel_blocks!(L, channels, |c, n, PARTIAL| {
+                s.prefetch_all(ahead.next().unwrap_or_default());
                 let start = match self.epilogue {
-                    Some(RowEpilogue { bias, .. }) => simd::load::<S, PARTIAL>(s, bias.as_ptr().add(c), n),
+                    Some(RowEpilogue { bias, .. }) => s.parameters::<PARTIAL>(bias.as_ptr().add(c), n),
                     None => s.splat(0.0),
                 };
-                let (low, high) = bounds::<S, PARTIAL>(s, self.epilogue, c, n);
-                let weights = taps::<S, PARTIAL>(s, self.weights.as_ptr().add(c), channels, n);
+                let (low, high) = bounds::<L, PARTIAL>(s, self.epilogue, c, n);
+                let weights = taps::<L, PARTIAL>(s, self.weights.as_ptr().add(c), channels, n);
                 let channels = Channels { s, first: c, n, start, weights, low, high };
                 if STRIDE == 1 {
-                    self.every_column::<S, PARTIAL>(channels);
+                    self.every_column::<L, PARTIAL>(channels);
                 } else {
-                    self.every_other::<S, PARTIAL>(channels);
+                    self.every_other::<L, PARTIAL>(channels);
                 }
             });
         }
@@ -126,14 +133,14 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
 
     /// At stride 1 a column of pixels belongs to three outputs, and is the last of the first of them.
     #[inline(always)]
-    unsafe fn every_column<S: Simd, const PARTIAL: bool>(&self, channels: Channels<S>) {
+    unsafe fn every_column<L: Reads<E> + Writes<O>, const PARTIAL: bool>(&self, channels: Channels<L>) {
         let outputs = self.geometry.outputs;
         let (count, left) = self.pixels(1);
         let start = [channels.start; ROWS];
         // One column into the sums of three outputs.
         macro_rules! add {
             ($pixel:expr, $first:ident $second:ident $third:ident) => {
-                self.add::<S, PARTIAL, 1, 3>(
+                self.add::<L, PARTIAL, 1, 3>(
                     channels,
                     $pixel,
                     [0, 1, 2],
@@ -146,16 +153,16 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
             // Pixel p is the last of output p + left − 2; outputs before that of pixel 0 have none at all.
             for output in 0..left.saturating_sub(2).min(outputs) {
                 let mut none = start;
-                self.around::<S, PARTIAL>(channels, 0..3, &mut none);
-                self.finish::<S, PARTIAL>(channels, output, none);
+                self.around::<L, PARTIAL>(channels, 0..3, &mut none);
+                self.finish::<L, PARTIAL>(channels, output, none);
             }
             // The next two lack their first columns.
             let (mut first, mut second) = (start, start);
             if left > 1 {
-                self.around::<S, PARTIAL>(channels, 0..2, &mut first);
+                self.around::<L, PARTIAL>(channels, 0..2, &mut first);
             }
             if left > 0 {
-                self.around::<S, PARTIAL>(channels, 0..1, &mut second);
+                self.around::<L, PARTIAL>(channels, 0..1, &mut second);
             }
             let mut pixel = 0;
             while pixel < count && pixel + left < 2 {
@@ -170,19 +177,19 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
                 let output = pixel + left - 2;
                 let mut third = start;
                 add!(pixel, first second third);
-                self.finish::<S, PARTIAL>(channels, output, first);
+                self.finish::<L, PARTIAL>(channels, output, first);
                 first = start;
                 add!(pixel + 1, second third first);
-                self.finish::<S, PARTIAL>(channels, output + 1, second);
+                self.finish::<L, PARTIAL>(channels, output + 1, second);
                 second = start;
                 add!(pixel + 2, third first second);
-                self.finish::<S, PARTIAL>(channels, output + 2, third);
+                self.finish::<L, PARTIAL>(channels, output + 2, third);
                 pixel += 3;
             }
             while pixel < end {
                 let mut third = start;
                 add!(pixel, first second third);
-                self.finish::<S, PARTIAL>(channels, pixel + left - 2, first);
+                self.finish::<L, PARTIAL>(channels, pixel + left - 2, first);
                 (first, second) = (second, third);
                 pixel += 1;
             }
@@ -193,15 +200,15 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
                     1 => (second, 1..3),
                     _ => (start, 0..3),
                 };
-                self.around::<S, PARTIAL>(channels, columns, &mut sums);
-                self.finish::<S, PARTIAL>(channels, output, sums);
+                self.around::<L, PARTIAL>(channels, columns, &mut sums);
+                self.finish::<L, PARTIAL>(channels, output, sums);
             }
         }
     }
 
     /// At stride 2 every other column of pixels belongs to two outputs, the others to one.
     #[inline(always)]
-    unsafe fn every_other<S: Simd, const PARTIAL: bool>(&self, channels: Channels<S>) {
+    unsafe fn every_other<L: Reads<E> + Writes<O>, const PARTIAL: bool>(&self, channels: Channels<L>) {
         let outputs = self.geometry.outputs;
         let (count, left) = self.pixels(2);
         let start = [channels.start; ROWS];
@@ -211,25 +218,25 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
         unsafe {
             let mut sums = start;
             if is_there(0) {
-                self.add::<S, PARTIAL, 2, 1>(channels, 0, [0], [&mut sums]);
+                self.add::<L, PARTIAL, 2, 1>(channels, 0, [0], [&mut sums]);
             } else {
-                self.around::<S, PARTIAL>(channels, 0..1, &mut sums);
+                self.around::<L, PARTIAL>(channels, 0..1, &mut sums);
             }
             for output in 0..outputs {
                 let (middle, right) = (2 * output + 1, 2 * output + 2);
                 let mut next = start;
                 if is_there(middle) {
-                    self.add::<S, PARTIAL, 2, 1>(channels, middle - left, [1], [&mut sums]);
+                    self.add::<L, PARTIAL, 2, 1>(channels, middle - left, [1], [&mut sums]);
                 } else {
-                    self.around::<S, PARTIAL>(channels, 1..2, &mut sums);
+                    self.around::<L, PARTIAL>(channels, 1..2, &mut sums);
                 }
                 if is_there(right) {
-                    self.add::<S, PARTIAL, 2, 2>(channels, right - left, [0, 2], [&mut next, &mut sums]);
+                    self.add::<L, PARTIAL, 2, 2>(channels, right - left, [0, 2], [&mut next, &mut sums]);
                 } else {
-                    self.around::<S, PARTIAL>(channels, 0..1, &mut next);
-                    self.around::<S, PARTIAL>(channels, 2..3, &mut sums);
+                    self.around::<L, PARTIAL>(channels, 0..1, &mut next);
+                    self.around::<L, PARTIAL>(channels, 2..3, &mut sums);
                 }
-                self.finish::<S, PARTIAL>(channels, output, sums);
+                self.finish::<L, PARTIAL>(channels, output, sums);
                 sums = next;
             }
         }
@@ -237,17 +244,17 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
 
     /// Adds a column of pixels to the sums of outputs of which it is column `columns[i]`.
     #[inline(always)]
-    unsafe fn add<S: Simd, const PARTIAL: bool, const STRIDE: usize, const OUTPUTS: usize>(
+    unsafe fn add<L: Reads<E> + Writes<O>, const PARTIAL: bool, const STRIDE: usize, const OUTPUTS: usize>(
         &self,
-        Channels { s, first, n, weights, .. }: Channels<S>,
+        Channels { s, first, n, weights, .. }: Channels<L>,
         pixel: usize,
         columns: [usize; OUTPUTS],
-        mut sums: [&mut [S::V; ROWS]; OUTPUTS],
+        mut sums: [&mut [L::V; ROWS]; OUTPUTS],
     ) {
         let at = pixel * self.geometry.pixel_stride + first;
         for (y, input) in self.inputs.into_iter().enumerate() {
             // SAFETY: the pixel is there (the caller's promise).
-            let value = unsafe { simd::load::<S, PARTIAL>(s, input.wrapping_add(at), n) };
+            let value = unsafe { s.read::<PARTIAL>(input.wrapping_add(at), n) };
             for row in 0..ROWS {
                 if y < row * STRIDE || y >= row * STRIDE + 3 {
                     continue;
@@ -262,17 +269,17 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
 
     /// Adds the columns `columns` of an output, in which there are no pixels.
     #[inline(always)]
-    unsafe fn around<S: Simd, const PARTIAL: bool>(
+    unsafe fn around<L: Reads<E> + Writes<O>, const PARTIAL: bool>(
         &self,
-        Channels { s, first, n, .. }: Channels<S>,
+        Channels { s, first, n, .. }: Channels<L>,
         columns: Range<usize>,
-        sums: &mut [S::V; ROWS],
+        sums: &mut [L::V; ROWS],
     ) {
         for column in columns {
             let place = (column, self.geometry.channels);
             // SAFETY: the caller's promise.
             unsafe {
-                if let Some(outside) = outside::<S, PARTIAL>(s, self.epilogue, place, first, n) {
+                if let Some(outside) = outside::<L, PARTIAL>(s, self.epilogue, place, first, n) {
                     for sum in sums.iter_mut() {
                         *sum = s.add(*sum, outside);
                     }
@@ -283,17 +290,17 @@ impl<E: Element, O: Element, const ROWS: usize, const INPUTS: usize> Rows<'_, E,
 
     /// Bounds and stores one output of each row.
     #[inline(always)]
-    unsafe fn finish<S: Simd, const PARTIAL: bool>(
+    unsafe fn finish<L: Reads<E> + Writes<O>, const PARTIAL: bool>(
         &self,
-        Channels { s, first, n, low, high, .. }: Channels<S>,
+        Channels { s, first, n, low, high, .. }: Channels<L>,
         output: usize,
-        sums: [S::V; ROWS],
+        sums: [L::V; ROWS],
     ) {
         let RowGeometry { outputs, output_stride, .. } = self.geometry;
         for (row, sum) in sums.into_iter().enumerate() {
             let to = self.output.wrapping_add((row * outputs + output) * output_stride + first);
             // SAFETY: each of the rows has so many outputs (the caller's promise).
-            unsafe { simd::store::<S, PARTIAL>(s, to, s.clamp(sum, low, high), n) };
+            unsafe { s.write::<PARTIAL>(to, s.clamp(sum, low, high), n) };
         }
     }
 }

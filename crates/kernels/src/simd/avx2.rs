@@ -2,17 +2,17 @@
 
 use std::arch::x86_64::*;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{Kernel, Simd, TILE_VECTORS, TileWalk, VALUE, x86_tile};
 
-/// Proof that AVX2 and FMA are present.
+/// Proof that AVX2, FMA and F16C are present.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
 
 /// # Safety
-/// AVX2 and FMA must be present, and the kernel's conditions hold.
-#[target_feature(enable = "avx2,fma")]
+/// AVX2, FMA and F16C must be present, and the kernel's conditions hold.
+#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise.
     unsafe { kernel.run(Avx2) }
@@ -98,6 +98,14 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut bf16, v: Self::V) {
         unsafe { _mm_storeu_si128(to.cast(), narrow(v)) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const f16) -> Self::V {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut f16, v: Self::V) {
+        unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
     }
     #[inline(always)]
     unsafe fn load_u8(self, from: *const u8) -> Self::V {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{Kernel, Simd, TILE_VECTORS, TileWalk, VALUE, x86_tile};
 
@@ -61,6 +61,9 @@ pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise.
     unsafe { kernel.run(Avx512::<true>) }
 }
+
+/// Rounding of what is narrowed to f16: to the nearest, without exceptions.
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 #[inline(always)]
 fn mask(n: usize) -> __mmask16 {
@@ -194,6 +197,36 @@ impl<const BF16: bool, const PAIRS: bool> Simd for Avx512<BF16, PAIRS> {
                 return _mm256_mask_storeu_epi16(to.cast(), mask(n), values);
             }
             self.store_bf16(lanes.as_mut_ptr(), v);
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, n);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const f16) -> Self::V {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut f16, v: Self::V) {
+        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<NEAREST>(v)) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16_n(self, from: *const f16, n: usize) -> Self::V {
+        let mut lanes = [f16::ZERO; 16];
+        unsafe {
+            if BF16 {
+                return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(n), from.cast()));
+            }
+            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), n);
+            self.load_f16(lanes.as_ptr())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_f16_n(self, to: *mut f16, v: Self::V, n: usize) {
+        let mut lanes = [f16::ZERO; 16];
+        unsafe {
+            if BF16 {
+                return _mm256_mask_storeu_epi16(to.cast(), mask(n), _mm512_cvtps_ph::<NEAREST>(v));
+            }
+            self.store_f16(lanes.as_mut_ptr(), v);
             std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, n);
         }
     }

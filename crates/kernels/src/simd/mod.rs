@@ -13,7 +13,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86_tile;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::element::Element;
 use crate::element::sealed::Vectors;
@@ -87,6 +87,42 @@ pub(crate) trait Simd: Copy {
             self.store(lanes.as_mut_ptr(), v);
             for (i, &lane) in lanes.iter().enumerate().take(n) {
                 to.add(i).write(bf16::from_f32(lane));
+            }
+        }
+    }
+    /// As [`Simd::load_bf16`].
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const f16) -> Self::V {
+        // SAFETY: `LANES` values are there.
+        unsafe { self.load_f16_n(from, Self::LANES) }
+    }
+    /// As [`Simd::store_bf16`].
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut f16, v: Self::V) {
+        // SAFETY: `LANES` values are there.
+        unsafe { self.store_f16_n(to, v, Self::LANES) }
+    }
+    /// As [`Simd::load_bf16_n`].
+    #[inline(always)]
+    unsafe fn load_f16_n(self, from: *const f16, n: usize) -> Self::V {
+        let mut lanes = [0.0; MOST_LANES];
+        // SAFETY: `n` values are there, and as many lanes as a vector has.
+        unsafe {
+            for (i, lane) in lanes.iter_mut().enumerate().take(n) {
+                *lane = from.add(i).read().to_f32();
+            }
+            self.load(lanes.as_ptr())
+        }
+    }
+    /// As [`Simd::store_bf16_n`].
+    #[inline(always)]
+    unsafe fn store_f16_n(self, to: *mut f16, v: Self::V, n: usize) {
+        let mut lanes = [0.0; MOST_LANES];
+        // SAFETY: as many lanes as a vector has, and room for `n` values.
+        unsafe {
+            self.store(lanes.as_mut_ptr(), v);
+            for (i, &lane) in lanes.iter().enumerate().take(n) {
+                to.add(i).write(f16::from_f32(lane));
             }
         }
     }

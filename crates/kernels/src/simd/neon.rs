@@ -3,6 +3,8 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use half::f16;
+
 use super::{Kernel, Simd, load_all};
 
 /// Proof that NEON is present.
@@ -64,6 +66,33 @@ impl Simd for Neon {
             if n > 2 {
                 vst1q_lane_f32::<2>(to.add(2), v);
             }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const f16) -> Self::V {
+        // (The intrinsics of f16 are not stable.)
+        unsafe {
+            let v: float32x4_t;
+            asm!(
+                "ldr {v:d}, [{from}]",
+                "fcvtl {v:v}.4s, {v:v}.4h",
+                v = out(vreg) v,
+                from = in(reg) from,
+                options(nostack, readonly, preserves_flags),
+            );
+            v
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut f16, v: Self::V) {
+        unsafe {
+            asm!(
+                "fcvtn {v:v}.4h, {v:v}.4s",
+                "str {v:d}, [{to}]",
+                v = inout(vreg) v => _,
+                to = in(reg) to,
+                options(nostack, preserves_flags),
+            );
         }
     }
     #[inline(always)]

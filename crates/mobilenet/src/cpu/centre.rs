@@ -15,8 +15,8 @@ use mobilenet_kernels::Clamp;
 use super::{Conv, Stored};
 
 /// What the activated outputs of `conv` lie around, one value a channel, as a bf16 number: so what is zero is
-/// kept exactly.
-pub(super) fn of(conv: &Conv, parameters: &[Stored], epsilon: f64, clamp: Clamp) -> Vec<f32> {
+/// kept exactly; nothing, where that would be more than `largest`.
+pub(super) fn of(conv: &Conv, parameters: &[Stored], epsilon: f64, clamp: Clamp, largest: f32) -> Vec<f32> {
     let (gamma, beta) = (&parameters[conv.gamma].value, &parameters[conv.beta].value);
     let channels = gamma.iter().zip(beta).zip(&conv.running_var);
     channels
@@ -25,7 +25,7 @@ pub(super) fn of(conv: &Conv, parameters: &[Stored], epsilon: f64, clamp: Clamp)
             // (Epsilon makes less of a channel that hardly varies.)
             let deviation = f64::from(gamma).abs() * (variance / (variance + epsilon)).sqrt();
             let mean = clamped_mean(f64::from(beta), deviation, clamp);
-            if mean.is_finite() { bf16::from_f64(mean).to_f32() } else { 0.0 }
+            if mean.abs() <= f64::from(largest) { bf16::from_f64(mean).to_f32() } else { 0.0 }
         })
         .collect()
 }

@@ -61,7 +61,7 @@ macro_rules! in_either {
 pub(super) struct InferenceIn<E: Number> {
     plan: Plan<E>,
     /// Feature maps between stages of the images that all threads share.
-    maps: [Buffer<E>; 2],
+    maps: [Buffer<E::Map>; 2],
     /// What the classifier reads.
     pooled: Buffer<E>,
     /// One a thread.
@@ -70,11 +70,11 @@ pub(super) struct InferenceIn<E: Number> {
 
 /// One thread's memory for inference.
 #[derive(Debug)]
-struct Memory<E> {
+struct Memory<E: Number> {
     /// Of the stages that are taken depth first.
     kept: Vec<Kept<E>>,
     /// Feature maps between the others.
-    maps: [Buffer<E>; 2],
+    maps: [Buffer<E::Map>; 2],
     patches: Buffer<E>,
     /// Patches of several images.
     gathered: Buffer<E>,
@@ -89,7 +89,7 @@ struct Mean {
     values: Vec<f32>,
 }
 
-impl<E> Default for Memory<E> {
+impl<E: Number> Default for Memory<E> {
     fn default() -> Self {
         Self {
             kept: Vec::new(),
@@ -337,7 +337,7 @@ fn run_group<E: Number>(
     first: usize,
     images: Images,
     memory: &mut Memory<E>,
-    mut finish: impl FnMut(usize, &[E], &mut Mean),
+    mut finish: impl FnMut(usize, &[E::Map], &mut Mean),
 ) {
     let Memory { kept, maps: [current, next], patches, gathered, padded, end } = memory;
     let count = images.count();
@@ -392,7 +392,7 @@ fn spread_strip<E: Number>(
     count: usize,
     (pool, memory): (&Pool, &mut [Memory<E>]),
     image: Images,
-    output: &mut Buffer<E>,
+    output: &mut Buffer<E::Map>,
 ) {
     let last = &stages[count - 1];
     let Shape { height, width, .. } = last.layer.output;
@@ -411,8 +411,8 @@ impl<E: Number> Stage<E> {
         &self,
         plan: &Plan<E>,
         (pool, memory): (&Pool, &mut [Memory<E>]),
-        input: &[E],
-        (output, stride): (&mut Buffer<E>, usize),
+        input: &[E::Map],
+        (output, stride): (&mut Buffer<E::Map>, usize),
     ) {
         let Shape { height, width, channels } = self.layer.output;
         let output = output.at_least(height * width * stride);
@@ -444,7 +444,7 @@ impl<E: Number> Stage<E> {
     }
 
     /// Makes the patches of one image of `count` beside those of the others.
-    fn read(&self, plan: &Plan<E>, map: &[E], (image, count): (usize, usize), patches: &mut Buffer<E>) {
+    fn read(&self, plan: &Plan<E>, map: &[E::Map], (image, count): (usize, usize), patches: &mut Buffer<E>) {
         let Shape { height, width, .. } = self.layer.output;
         let stride = self.patch_stride(plan.isa);
         let len = height * width * stride;

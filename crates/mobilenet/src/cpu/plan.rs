@@ -1,7 +1,7 @@
 //! Weights as inference reads them: batch normalisation folded into the filters, filters packed.
 
 use mobilenet_kernels::parallel::chunks;
-use mobilenet_kernels::{Buffer, Clamp, Isa, depthwise};
+use mobilenet_kernels::{Buffer, Clamp, Element, Isa, depthwise};
 
 use super::inference::Network;
 use super::precision::Number;
@@ -17,7 +17,7 @@ pub(super) struct Plan<E: Number> {
     pub stages: Vec<Stage<E>>,
     pub classifier: Option<E::Packed>,
     /// A row of zeros, as long as any row that a depthwise layer reads.
-    pub zeros: Buffer<E>,
+    pub zeros: Buffer<E::Map>,
 }
 
 /// A full convolution, or a depthwise one with the pointwise one behind it.
@@ -28,28 +28,32 @@ pub(super) struct Stage<E: Number> {
     pub layer: Layer,
     pub filter: Filter<E>,
     pub bias: Vec<f32>,
+    /// The activation, and what the outputs have to be bounded to beside it so that they can be kept.
+    pub clamp: Clamp,
     /// What the outputs are kept less, if they are: see `centre.rs`. (The bias has it taken off.)
     pub centre: Option<Vec<f32>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Depthwise<E> {
+pub(super) struct Depthwise<E: Number> {
     pub layer: Layer,
     pub taps: Vec<f32>,
     pub bias: Vec<f32>,
     /// As [`Stage::centre`].
     pub centre: Option<Vec<f32>>,
+    /// See [`depthwise::RowEpilogue`].
+    pub half_sums: bool,
     /// What is around the map that is read, if that is not zero.
     pub outside: Option<Outside<E>>,
 }
 
 /// What stands for zeros around a map that is kept less its centre.
 #[derive(Debug)]
-pub(super) struct Outside<E> {
+pub(super) struct Outside<E: Number> {
     /// See [`depthwise::Centring`].
     pub columns: Vec<f32>,
     /// A row of them.
-    pub row: Vec<E>,
+    pub row: Vec<E::Map>,
 }
 
 /// A stage's filter: that of a full convolution, or of a pointwise one.
@@ -145,7 +149,42 @@ impl Statistics<'_> {
         let reads =
             |reader: &Conv| matches!(reader.layer.operator, Operator::Depthwise | Operator::Pointwise);
         (E::CENTRED && reader.is_some_and(reads))
-            .then(|| centre::of(conv, self.parameters, self.epsilon, self.clamp))
+            .then(|| centre::of(conv, self.parameters, self.epsilon, self.clamp, E::LARGEST))
+    }
+}
+
+impl Statistics<'_> {
+    /// What the outputs of `before` have to be bounded to, so that the sums of the depthwise layer `conv`, which
+    /// reads them, stay within the range of f16; `None` if they cannot be bounded so without changing them,
+    /// or if there is nothing to gain.
+    fn bound_for_halves<E: Number>(&self, before: Option<&Conv>, conv: &Conv) -> Option<f32> {
+        /// Half of that range.
+        const MOST: f64 = 32_768.0;
+        let before = before.filter(|_| E::HALF_SUMS && conv.layer.operator == Operator::Depthwise)?;
+        let folding = Folding::of(conv, *self);
+        let filter = &self.parameters[conv.weight].value;
+        let per_output = filter.len() / folding.scale.len();
+        let bound = filter
+            .chunks_exact(per_output)
+            .zip(folding.scale.iter().zip(&folding.bias))
+            .map(|(filter, (scale, bias))| {
+                // Values less their centre, and the centre's part of the bias.
+                let reach = 2.0 * scale.abs() * filter.iter().map(|&w| f64::from(w.abs())).sum::<f64>();
+                (MOST - bias.abs()) / reach.max(f64::MIN_POSITIVE)
+            })
+            .fold(f64::INFINITY, f64::min);
+        let needed = self.most(before).min(f64::from(self.clamp.high));
+        (bound >= needed && self.most(conv) <= MOST).then_some(bound.min(MOST) as f32)
+    }
+
+    /// What no output of `conv` exceeds, in absolute value: very many deviations.
+    fn most(&self, conv: &Conv) -> f64 {
+        const DEVIATIONS: f64 = 64.0;
+        let (gamma, beta) = (&self.parameters[conv.gamma].value, &self.parameters[conv.beta].value);
+        let channels = gamma.iter().zip(beta);
+        channels
+            .map(|(&gamma, &beta)| f64::from(beta.abs()) + DEVIATIONS * f64::from(gamma.abs()))
+            .fold(0.0, |most, value| if value > most || value.is_nan() { value } else { most })
     }
 }
 
@@ -180,7 +219,9 @@ impl<E: Number> Stage<E> {
         let (last, before) = group.convs.split_last()?;
         let depthwise = before.last().map(|conv| {
             let read = group.before.and_then(|before| statistics.centre::<E>(before, Some(conv)));
-            Depthwise::folded(conv, read, statistics.centre::<E>(conv, Some(last)), statistics)
+            let half_sums = statistics.bound_for_halves::<E>(group.before, conv).is_some();
+            let centre = statistics.centre::<E>(conv, Some(last));
+            Depthwise::folded(conv, read, centre, half_sums, statistics)
         });
         let layer = last.layer.clone();
         let mut folding = Folding::of(last, statistics);
@@ -202,14 +243,24 @@ impl<E: Number> Stage<E> {
                 (f64::from(filter[at]) * folding.scale[output]) as f32
             })),
         };
-        Some(Self { depthwise, layer, filter, bias, centre })
+        let bound = group.after.and_then(|after| statistics.bound_for_halves::<E>(Some(last), after));
+        let bound = bound.unwrap_or(E::LARGEST);
+        let Clamp { low, high } = statistics.clamp;
+        let clamp = Clamp { low: low.max(-bound), high: high.min(bound) };
+        Some(Self { depthwise, layer, filter, bias, clamp, centre })
     }
 }
 
 impl<E: Number> Depthwise<E> {
     /// The layer of `conv`, which reads a map that is kept less `read`, and whose outputs are kept less
     /// `centre`.
-    fn folded(conv: &Conv, read: Option<Vec<f32>>, centre: Option<Vec<f32>>, statistics: Statistics) -> Self {
+    fn folded(
+        conv: &Conv,
+        read: Option<Vec<f32>>,
+        centre: Option<Vec<f32>>,
+        half_sums: bool,
+        statistics: Statistics,
+    ) -> Self {
         let layer = conv.layer.clone();
         let mut folding = Folding::of(conv, statistics);
         let filter = &statistics.parameters[conv.weight].value;
@@ -227,10 +278,10 @@ impl<E: Number> Depthwise<E> {
             }
             let channels = read.len();
             let stride = E::pixel_stride(channels);
-            let mut row = vec![E::default(); layer.input.width * stride];
+            let mut row = vec![E::Map::default(); layer.input.width * stride];
             for to in row.chunks_exact_mut(stride) {
                 for (to, &value) in to.iter_mut().zip(&read) {
-                    *to = E::from_f32(-value);
+                    *to = E::Map::from_f32(-value);
                 }
             }
             let tap = |tap: usize, channel: usize| f64::from(taps[tap * channels + channel]);
@@ -241,7 +292,7 @@ impl<E: Number> Depthwise<E> {
             Outside { columns: columns.collect(), row }
         });
         let bias = folding.bias(centre.as_deref());
-        Self { layer, taps, bias, centre, outside }
+        Self { layer, taps, bias, centre, half_sums, outside }
     }
 }
 

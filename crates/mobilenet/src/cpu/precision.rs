@@ -1,6 +1,6 @@
 //! The types that a network can be computed in.
 
-use half::bf16;
+use half::{bf16, f16};
 use mobilenet_kernels::bf16::conv::ConvFilter;
 use mobilenet_kernels::bf16::{self as products, PackedBf16};
 use mobilenet_kernels::conv::{self, ConvGeometry};
@@ -46,6 +46,15 @@ impl std::str::FromStr for Precision {
 
 /// A type that feature maps can be kept in, with the products that belong to it.
 pub(super) trait Number: Element {
+    /// What the feature maps of inference are kept in, which depthwise convolutions read.
+    type Map: Element;
+
+    /// What their values are bounded to at most, so that they can be kept.
+    const LARGEST: f32;
+
+    /// Whether depthwise sums of such values may be taken in half precision ([`mobilenet_kernels::depthwise::RowEpilogue`]).
+    const HALF_SUMS: bool;
+
     /// A product's right side.
     type Packed: std::fmt::Debug + Send + Sync;
 
@@ -56,12 +65,12 @@ pub(super) trait Number: Element {
     fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> Self::ConvFilter;
 
     /// See [`conv::convolve_rows`].
-    fn convolve_rows(
+    fn convolve_rows<C: Element>(
         geometry: ConvGeometry,
         inputs: &[[&[f32]; 3]],
         filter: &Self::ConvFilter,
         first_column: usize,
-        output: MatrixMut<Self>,
+        output: MatrixMut<C>,
         epilogue: Epilogue,
         scratch: &mut Buffer<Self>,
     );
@@ -116,6 +125,15 @@ pub(super) trait Number: Element {
         epilogue: Epilogue,
     );
 
+    /// The same with results for a feature map.
+    fn multiply_to_map(
+        a: MatrixRef<Self>,
+        b: &Self::Packed,
+        first_column: usize,
+        c: MatrixMut<Self::Map>,
+        epilogue: Epilogue,
+    );
+
     /// The same with results in f32.
     fn multiply_to_f32(
         a: MatrixRef<Self>,
@@ -141,6 +159,9 @@ pub(super) trait Number: Element {
 }
 
 impl Number for f32 {
+    type Map = f32;
+    const LARGEST: f32 = f32::INFINITY;
+    const HALF_SUMS: bool = false;
     type Packed = PackedB;
     type ConvFilter = PackedB;
 
@@ -155,12 +176,12 @@ impl Number for f32 {
         packed
     }
 
-    fn convolve_rows(
+    fn convolve_rows<C: Element>(
         geometry: ConvGeometry,
         inputs: &[[&[f32]; 3]],
         filter: &PackedB,
         first_column: usize,
-        output: MatrixMut,
+        output: MatrixMut<C>,
         epilogue: Epilogue,
         _: &mut Buffer,
     ) {
@@ -207,6 +228,10 @@ impl Number for f32 {
         gemm::gemm(a, b, first_column, c, epilogue);
     }
 
+    fn multiply_to_map(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
+        gemm::gemm(a, b, first_column, c, epilogue);
+    }
+
     fn multiply_to_f32(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
         gemm::gemm(a, b, first_column, c, epilogue);
     }
@@ -228,6 +253,12 @@ impl Number for f32 {
 }
 
 impl Number for bf16 {
+    // Three bits more than bf16 has, of which these values, bounded and near zero, do not need the range; and
+    // where there is AVX512-FP16, sums of twice as many a vector.
+    type Map = f16;
+    // Half of what f16 has room for.
+    const LARGEST: f32 = 32_768.0;
+    const HALF_SUMS: bool = true;
     type Packed = PackedBf16;
     type ConvFilter = ConvFilter;
 
@@ -243,12 +274,12 @@ impl Number for bf16 {
         ConvFilter::new(isa, geometry, layer.output.channels, value)
     }
 
-    fn convolve_rows(
+    fn convolve_rows<C: Element>(
         geometry: ConvGeometry,
         inputs: &[[&[f32]; 3]],
         filter: &ConvFilter,
         first_column: usize,
-        output: MatrixMut<bf16>,
+        output: MatrixMut<C>,
         epilogue: Epilogue,
         scratch: &mut Buffer<bf16>,
     ) {
@@ -296,6 +327,16 @@ impl Number for bf16 {
         b: &PackedBf16,
         first_column: usize,
         c: MatrixMut<bf16>,
+        epilogue: Epilogue,
+    ) {
+        products::gemm(a, b, first_column, c, epilogue);
+    }
+
+    fn multiply_to_map(
+        a: MatrixRef<bf16>,
+        b: &PackedBf16,
+        first_column: usize,
+        c: MatrixMut<f16>,
         epilogue: Epilogue,
     ) {
         products::gemm(a, b, first_column, c, epilogue);

@@ -8,7 +8,7 @@ use std::ops::Range;
 use mobilenet_kernels::conv::ConvGeometry;
 use mobilenet_kernels::depthwise::{self, Centring, Present, RowEpilogue, RowGeometry};
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef};
-use mobilenet_kernels::{Buffer, Isa, element};
+use mobilenet_kernels::{Buffer, Element, Isa, element};
 
 use super::forward::ring_rows;
 use super::images::Images;
@@ -27,9 +27,9 @@ pub(super) trait Rows<E> {
 }
 
 /// What a stage reads: the image, or the rows of the stage before.
-pub(super) enum Input<'a, E> {
+pub(super) enum Input<'a, E: Number> {
     Image(Images<'a>),
-    Rows(&'a mut dyn Rows<E>),
+    Rows(&'a mut dyn Rows<E::Map>),
 }
 
 impl<E: Number> Input<'_, E> {
@@ -163,7 +163,7 @@ impl<E: Number> Stage<E> {
         plan: &Plan<E>,
         mut input: Input<E>,
         rows: Range<usize>,
-        (output, stride): (&mut [E], usize),
+        (output, stride): (&mut [E::Map], usize),
         (patches, padded): (&mut Buffer<E>, &mut Padded<E>),
     ) {
         let Shape { width, channels, .. } = self.layer.output;
@@ -183,7 +183,7 @@ impl<E: Number> Stage<E> {
         plan: &Plan<E>,
         input: Input<E>,
         rows: Range<usize>,
-        (first_column, output): (usize, MatrixMut<E>),
+        (first_column, output): (usize, MatrixMut<E::Map>),
         (patches, padded): (&mut Buffer<E>, &mut Padded<E>),
     ) {
         let input = match (&self.depthwise, input) {
@@ -211,15 +211,15 @@ impl<E: Number> Stage<E> {
         plan: &Plan<E>,
         patches: &[E],
         pixels: usize,
-        (first_column, output): (usize, MatrixMut<E>),
+        (first_column, output): (usize, MatrixMut<E::Map>),
     ) {
         let Filter::Pointwise(filter) = &self.filter else { unreachable!("a pointwise layer") };
         let a = MatrixRef::new(patches, pixels, self.layer.input.channels, self.patch_stride(plan.isa));
-        E::multiply(a, filter, first_column, output, self.epilogue(plan));
+        E::multiply_to_map(a, filter, first_column, output, self.epilogue());
     }
 
-    fn epilogue(&self, plan: &Plan<E>) -> Epilogue<'_> {
-        Epilogue { bias: Some(&self.bias), clamp: Some(plan.clamp), lowered: self.centre.as_deref() }
+    fn epilogue(&self) -> Epilogue<'_> {
+        Epilogue { bias: Some(&self.bias), clamp: Some(self.clamp), lowered: self.centre.as_deref() }
     }
 
     /// A full convolution's output rows.
@@ -228,7 +228,7 @@ impl<E: Number> Stage<E> {
         plan: &Plan<E>,
         mut input: Input<E>,
         rows: Range<usize>,
-        (first_column, output): (usize, MatrixMut<E>),
+        (first_column, output): (usize, MatrixMut<E::Map>),
         padded: &mut Padded<E>,
     ) {
         let Filter::Full(filter) = &self.filter else { unreachable!("a full convolution") };
@@ -264,7 +264,7 @@ impl<E: Number> Stage<E> {
             stride: layer.stride,
             dilation: layer.dilation,
         };
-        let epilogue = self.epilogue(plan);
+        let epilogue = self.epilogue();
         E::convolve_rows(geometry, &inputs[..count], filter, first_column, output, epilogue, scratch);
     }
 }
@@ -280,12 +280,12 @@ impl<E: Number> Depthwise<E> {
     pub fn rows(
         &self,
         plan: &Plan<E>,
-        input: &mut dyn Rows<E>,
+        input: &mut dyn Rows<E::Map>,
         rows: Range<usize>,
         (output, stride): (&mut [E], usize),
         ahead: &[E],
     ) {
-        let Self { layer, taps, bias, centre, outside } = self;
+        let Self { layer, taps, bias, centre, outside, half_sums } = self;
         let Shape { height, width, channels } = layer.input;
         let present = Some(Present { left: layer.pads.left, count: width });
         let pixel_stride = E::pixel_stride(channels);
@@ -301,7 +301,7 @@ impl<E: Number> Depthwise<E> {
         };
         element::prefetch(plan.isa, centre.as_deref().unwrap_or_default());
         let centring = Centring { outside: columns, lowered: centre.as_deref() };
-        let epilogue = RowEpilogue { bias, clamp: plan.clamp, centring };
+        let epilogue = RowEpilogue { bias, clamp: plan.clamp, centring, half_sums: *half_sums };
         let together = self.rows_together();
         let mut ahead = ahead.chunks(ahead.len().div_ceil(rows.len().div_ceil(together)).max(1));
         let outputs = output.chunks_mut(together * layer.output.width * stride);
@@ -309,7 +309,7 @@ impl<E: Number> Depthwise<E> {
             let count = together.min(rows.end - y);
             let last = ring_rows(layer, y + count - 1)[2];
             input.make((last + 1).clamp(0, height as isize) as usize);
-            let mut inputs: [[&[E]; 3]; ROWS] = [[&[]; 3]; ROWS];
+            let mut inputs: [[&[E::Map]; 3]; ROWS] = [[&[]; 3]; ROWS];
             for (index, rows) in inputs[..count].iter_mut().enumerate() {
                 *rows = ring_rows(layer, y + index).map(|y| match usize::try_from(y) {
                     Ok(y) if y < height => input.row(y),

@@ -19,9 +19,9 @@ pub(super) fn depth_first<E: Number>(stages: &[Stage<E>]) -> usize {
 
 /// What one stage keeps while an image's rows are made.
 #[derive(Debug)]
-pub(super) struct Kept<E> {
+pub(super) struct Kept<E: Number> {
     /// Its last few output rows.
-    rows: Buffer<E>,
+    rows: Buffer<E::Map>,
     slots: usize,
     row_len: usize,
     /// The next output row to make.
@@ -32,7 +32,7 @@ pub(super) struct Kept<E> {
     padded: Padded<E>,
 }
 
-impl<E> Default for Kept<E> {
+impl<E: Number> Default for Kept<E> {
     fn default() -> Self {
         Self {
             rows: Buffer::default(),
@@ -61,7 +61,7 @@ pub(super) fn rows<E: Number>(
     kept: &mut Vec<Kept<E>>,
     image: Images,
     rows: Range<usize>,
-    output: (&mut [E], usize),
+    output: (&mut [E::Map], usize),
 ) {
     let Some((last, before)) = stages.split_last() else { return };
     if kept.len() < stages.len() {
@@ -86,7 +86,7 @@ pub(super) fn rows<E: Number>(
     last.rows(plan, input, rows, output, (patches, padded));
 }
 
-impl<E: Number> Rows<E> for Strip<'_, E> {
+impl<E: Number> Rows<E::Map> for Strip<'_, E> {
     fn make(&mut self, end: usize) {
         let (Some((stage, stages)), Some((last, kept))) =
             (self.stages.split_last(), self.kept.split_last_mut())
@@ -106,7 +106,7 @@ impl<E: Number> Rows<E> for Strip<'_, E> {
         }
     }
 
-    fn row(&self, y: usize) -> &[E] {
+    fn row(&self, y: usize) -> &[E::Map] {
         let last = &self.kept[self.kept.len() - 1];
         &last.rows[y % last.slots * last.row_len..][..last.row_len]
     }
