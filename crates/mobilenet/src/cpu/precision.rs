@@ -265,9 +265,8 @@ impl Number for bf16 {
     const CENTRED: bool = true;
     // (Maps are half as large, and with tiles weights are soon what is waited for.)
     const FEW_PIXELS: usize = 196;
-    // None: half of such a map stays in each of two caches, and tiles, which sleep after a few tenths of a
-    // microsecond and take as long to wake, want more work at a time than a few rows.
-    const LARGE_MAP: usize = usize::MAX;
+    // 0.6 MB.
+    const LARGE_MAP: usize = 300 * 1024;
 
     fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> ConvFilter {
         let geometry = (layer.input.channels, layer.dilation);

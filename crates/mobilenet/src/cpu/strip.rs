@@ -17,6 +17,9 @@ pub(super) fn depth_first<E: Number>(stages: &[Stage<E>]) -> usize {
     stages.iter().rposition(|stage| stage.layer.output.len() > E::LARGE_MAP).map_or(1, |last| last + 1)
 }
 
+/// Rows of a stage that are made at a time.
+const STEP: usize = 4;
+
 /// What one stage keeps while an image's rows are made.
 #[derive(Debug)]
 pub(super) struct Kept<E: Number> {
@@ -24,8 +27,10 @@ pub(super) struct Kept<E: Number> {
     rows: Buffer<E::Map>,
     slots: usize,
     row_len: usize,
-    /// The next output row to make.
+    /// The next output row to make,
     next: usize,
+    /// and the one behind the last.
+    end: usize,
     /// What its product reads.
     patches: Buffer<E>,
     /// What it reads, if it is a full convolution.
@@ -39,6 +44,7 @@ impl<E: Number> Default for Kept<E> {
             slots: 0,
             row_len: 0,
             next: 0,
+            end: 0,
             patches: Buffer::default(),
             padded: Padded::default(),
         }
@@ -69,15 +75,19 @@ pub(super) fn rows<E: Number>(
     }
     let (kept_before, kept_last) = kept.split_at_mut(before.len());
     let mut start = last.reach(rows.start).start;
+    let mut end = last.reach(rows.end.max(1) - 1).end;
     kept_last[0].padded.start(start);
     for ((index, stage), kept) in before.iter().enumerate().zip(kept_before.iter_mut()).rev() {
         let next = &stages[index + 1];
         let Shape { width, .. } = stage.layer.output;
-        kept.slots = next.reaches_over();
+        // Rows are made so many at a time, and as many lie between what is made and what is read.
+        kept.slots = (next.reaches_over() + STEP - 1).next_multiple_of(STEP);
         kept.row_len = width * next.input_stride();
         kept.rows.at_least(kept.slots * kept.row_len);
         kept.next = start;
+        kept.end = end;
         start = stage.reach(start).start;
+        end = stage.reach(end.max(1) - 1).end;
         kept.padded.start(start);
     }
     let Kept { patches, padded, .. } = &mut kept_last[0];
@@ -95,6 +105,7 @@ impl<E: Number> Rows<E::Map> for Strip<'_, E> {
         };
         let (plan, image) = (self.plan, self.image);
         let stride = last.row_len / stage.layer.output.width;
+        let end = end.next_multiple_of(STEP).min(last.end);
         while last.next < end {
             let (y, slot) = (last.next, last.next % last.slots);
             let count = (end - y).min(last.slots - slot);
