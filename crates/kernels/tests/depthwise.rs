@@ -2,6 +2,7 @@
 
 mod support;
 
+use half::{bf16, f16};
 use mobilenet_kernels::depthwise::{
     Centring, Present, RowEpilogue, RowGeometry, by_tap, convolve_row, convolve_rows, pixel_stride,
 };
@@ -299,6 +300,77 @@ fn rows_together_are_rows_one_by_one() {
                         convolve_row(isa, geometry, rows, &taps, epilogue, &mut alone);
                         let what = format!("{} {channels} {stride} {count} {kind}: row {y}", isa.name());
                         assert!(found == alone, "{what}");
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Maps of f16 to bf16, with sums in half precision where there are such: near the exact sums, and to the bit
+/// the same however many rows are made together.
+#[test]
+fn sums_in_half_precision() {
+    /// What rounding to f16, and to bf16, changes at most, relatively.
+    const F16: f64 = 1.0 / 2048.0;
+    const BF16: f64 = 1.0 / 256.0;
+    on_every_isa(|isa| {
+        for (channels, stride, left) in
+            [(1, 1, 1), (16, 1, 1), (33, 1, 0), (32, 2, 1), (64, 1, 1), (50, 2, 0), (95, 1, 3)]
+        {
+            let width = 11;
+            let geometry = RowGeometry {
+                outputs: (width + left + 1 - 3) / stride + 1,
+                channels,
+                pixel_stride: channels + 2,
+                output_stride: channels + 1,
+                stride,
+                dilation: 1,
+                present: Some(Present { left, count: width }),
+            };
+            let mut random = Random(11);
+            let len = geometry.input_len();
+            let map: Vec<Vec<f16>> =
+                (0..20).map(|_| random.values(len).into_iter().map(f16::from_f32).collect()).collect();
+            let (taps, bias) = (random.values(9 * channels), random.values(channels));
+            let (outside, lowered) = (random.values(3 * channels), random.values(channels));
+            let centring = Centring { outside: Some(&outside), lowered: Some(&lowered) };
+            let clamp = Clamp { low: -1.5, high: 2.0 };
+            let epilogue = Some(RowEpilogue { bias: &bias, clamp, centring, half_sums: true });
+            let row = geometry.outputs * geometry.output_stride;
+            let count = 7;
+            let inputs: Vec<[&[f16]; 3]> =
+                (0..count).map(|y| [0, 1, 2].map(|k| &map[y * stride + k][..])).collect();
+            let mut together = vec![bf16::ONE; count * row];
+            convolve_rows(isa, geometry, &inputs, &taps, epilogue, &mut together, &[]);
+            for (y, (found, rows)) in together.chunks(row).zip(&inputs).enumerate() {
+                let what = format!("{} {channels} {stride} {left}: row {y}", isa.name());
+                let mut alone = vec![bf16::ONE; row];
+                convolve_row(isa, geometry, *rows, &taps, epilogue, &mut alone);
+                assert!(found == alone, "{what}");
+                for (x, found) in found.chunks(channels + 1).enumerate() {
+                    assert_eq!(found[channels], bf16::ONE, "{what}: between outputs");
+                    for c in 0..channels {
+                        let mut exact = f64::from(bias[c]);
+                        let mut magnitude = exact.abs();
+                        for kx in 0..3 {
+                            let pixel = (x * stride + kx).checked_sub(left).filter(|&pixel| pixel < width);
+                            let terms = match pixel {
+                                Some(pixel) => [0, 1, 2].map(|ky| {
+                                    let value = rows[ky][pixel * (channels + 2) + c].to_f64();
+                                    value * f64::from(taps[(3 * ky + kx) * channels + c])
+                                }),
+                                None => [f64::from(outside[kx * channels + c]), 0.0, 0.0],
+                            };
+                            exact += terms.iter().sum::<f64>();
+                            magnitude += terms.iter().map(|term| term.abs()).sum::<f64>();
+                        }
+                        let by = f64::from(lowered[c]);
+                        let exact = exact.clamp(f64::from(clamp.low) - by, f64::from(clamp.high) - by);
+                        // Each of ten terms is rounded, and each sum.
+                        let bound = 20.0 * F16 * (magnitude + by.abs()) + BF16 * exact.abs();
+                        let error = (found[c].to_f64() - exact).abs();
+                        assert!(error <= bound, "{what}, {x} {c}: {} against {exact}", found[c]);
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use half::bf16;
+use half::{bf16, f16};
 use mobilenet_kernels::depthwise::{Centring, Present, RowEpilogue, RowGeometry, convolve_row};
 use mobilenet_kernels::{Buffer, Clamp, Element, Isa, element, pooling};
 use support::{CHANNELS, Random, on_every_isa};
@@ -129,4 +129,44 @@ fn bytes_are_normalised_by_channel_with_the_same_bits_everywhere() {
             }
         }
     }
+}
+
+#[test]
+fn f16_is_rounded_to_the_nearest_and_widened_exactly() {
+    let mut values =
+        vec![0.0, -0.0, 65504.0, 65519.9, 65520.0, 1e6, -1e6, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+    for upper in [0x3c00u32, 0x3c01, 0xc2ff, 0x7bfe, 0x0000, 0x0001, 0x8001, 0x03ff, 0x0400] {
+        let value = f16::from_bits(upper as u16).to_f32();
+        // Around the middle between it and the next.
+        let next = f16::from_bits(upper as u16 + 1).to_f32();
+        let middle = (value + next) / 2.0;
+        values.extend([
+            value,
+            middle,
+            f32::from_bits(middle.to_bits() + 1),
+            f32::from_bits(middle.to_bits() - 1),
+        ]);
+    }
+    let mut random = Random(3);
+    values.extend((0..1000).map(|_| f32::from_bits(random.next() as u32)));
+    values.extend(random.values(1000));
+    on_every_isa(|isa| {
+        for len in [values.len(), 1, 3, 17, 31] {
+            let values = &values[..len];
+            let mut narrow = vec![f16::ONE; len];
+            element::convert(isa, values, &mut narrow);
+            for (found, &value) in narrow.iter().zip(values) {
+                let expected = f16::from_f32(value);
+                let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+                assert!(same, "{}: {value:e} became {found:e}", isa.name());
+            }
+            let mut wide = vec![0.0f32; len];
+            element::convert(isa, &narrow, &mut wide);
+            for (found, value) in wide.iter().zip(narrow) {
+                let expected = value.to_f32();
+                let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+                assert!(same, "{}: {value:e} became {found:e}", isa.name());
+            }
+        }
+    });
 }

@@ -68,3 +68,39 @@ fn what_varies_is_kept() {
         }
     }
 }
+
+/// Maps are kept in f16, whose range is small: what lies beyond is bounded, not made infinite.
+#[test]
+fn what_f16_has_no_room_for_is_bounded() {
+    let conventions = Conventions { activation: Activation::Relu, ..Preset::Reference.conventions() };
+    let architecture = Architecture {
+        width_multiplier: 0.25,
+        resolution: 64,
+        classes: 5,
+        conventions,
+        ..Architecture::default()
+    };
+    let mut weights = Weights::new();
+    for (name, tensor) in Weights::random(&architecture, 3).unwrap().iter() {
+        let mut tensor = tensor.clone();
+        // The stem's outputs, and with them those behind it: far beyond 65,504.
+        if name.starts_with("conv_0") && name.ends_with(".bn.weight") {
+            tensor.data_mut().fill(1e7);
+        }
+        weights.insert(name, tensor);
+    }
+    let images = images(&architecture, 1);
+    let mut exact = CpuExecutor::new(&architecture, &weights, &CpuOptions::default()).unwrap();
+    let largest = exact.feature_maps_behind(&images, 0).unwrap().data().iter().copied().fold(0.0, f32::max);
+    assert!(largest > 1e5, "a network that goes beyond f16: {largest}");
+    for isa in Isa::testable() {
+        let options = CpuOptions { isa: Some(isa), precision: Precision::Bf16, ..CpuOptions::default() };
+        let mut rounded = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+        for blocks in 0..4 {
+            let found = rounded.feature_maps_behind(&images, blocks).unwrap();
+            assert!(found.data().iter().all(|v| v.is_finite()), "{}, {blocks} blocks", isa.name());
+            assert!(found.data().iter().any(|&v| v > 0.0), "{}, {blocks} blocks", isa.name());
+        }
+        assert!(rounded.infer(&images).unwrap().data().iter().all(|v| v.is_finite()), "{}", isa.name());
+    }
+}

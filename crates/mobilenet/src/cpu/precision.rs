@@ -19,7 +19,8 @@ pub enum Precision {
     #[default]
     F32,
     /// 16 bits (bfloat16), as near as two to three digits: half the memory traffic, and on machines
-    /// with AMX many times the arithmetic. The same results, up to rounding, on every machine.
+    /// with AMX many times the arithmetic. The same results, up to rounding, on every machine. (Inference keeps
+    /// its feature maps in f16, bounded to ±32,768 or less: three bits more.)
     Bf16,
 }
 
@@ -77,6 +78,10 @@ pub(super) trait Number: Element {
 
     /// Whether what inference keeps is less what it lies around: see `centre.rs`.
     const CENTRED: bool;
+
+    /// Values of the weights that are asked for while one depthwise output is computed: what the memory gives
+    /// in that time.
+    const AHEAD: usize;
 
     /// Rows of a product's left side, in training, are cut into chunks of multiples of so many: whole
     /// tiles.
@@ -166,6 +171,7 @@ impl Number for f32 {
     type ConvFilter = PackedB;
 
     const CENTRED: bool = false;
+    const AHEAD: usize = 2;
     const FEW_PIXELS: usize = 49;
     // 1.2 MB.
     const LARGE_MAP: usize = 300 * 1024;
@@ -263,6 +269,8 @@ impl Number for bf16 {
     type ConvFilter = ConvFilter;
 
     const CENTRED: bool = true;
+    // (Half sums are done too soon.)
+    const AHEAD: usize = 0;
     // (Maps are half as large, and with tiles weights are soon what is waited for.)
     const FEW_PIXELS: usize = 196;
     // 0.6 MB.

@@ -95,10 +95,6 @@ impl<E> Padded<E> {
 /// Most rows of a full convolution at a time.
 const MOST_ROWS: usize = 16;
 
-/// Values of the weights that are asked for while one depthwise output is computed: what the memory gives
-/// in that time.
-const AHEAD: usize = 2;
-
 /// Most rows of a depthwise convolution at a time ([`depthwise::rows_together`]).
 const ROWS: usize = 4;
 
@@ -196,7 +192,7 @@ impl<E: Number> Stage<E> {
                     Filter::Full(_) => &[],
                 };
                 element::prefetch(plan.isa, self.centre.as_deref().unwrap_or_default());
-                let ahead = &ahead[..ahead.len().min(AHEAD * pixels * self.layer.input.channels)];
+                let ahead = &ahead[..ahead.len().min(E::AHEAD * pixels * self.layer.input.channels)];
                 depthwise.rows(plan, input, rows, (patches, stride), ahead);
                 return self.multiply(plan, patches, pixels, (first_column, output));
             }
