@@ -54,7 +54,7 @@ impl<T: Element> Deref for Buffer<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: `len` values fit into the lines, which are aligned for any element; an element is
-        // valid for all bits (the trait is sealed: f32 and bf16).
+        // valid for all bits (the trait is sealed: f32, bf16 and f16).
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 }

@@ -1,4 +1,5 @@
-//! What feature maps and weights are stored in. Arithmetic is f32, whatever the storage.
+//! What feature maps and weights are stored in. Arithmetic is f32, whatever the storage (but for depthwise sums in
+//! half precision, where they are asked for: [`crate::depthwise::RowEpilogue`]).
 
 use half::{bf16, f16};
 

@@ -110,7 +110,7 @@ impl Isa {
         }
     }
 
-    /// Whether there is arithmetic in half precision beside it: AVX512-FP16, which every processor with tiles has.
+    /// Whether there is arithmetic in half precision beside it: AVX512-FP16, which processors with tiles have.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn has_half_arithmetic(self) -> bool {
         self.0 == Kind::Amx && is_x86_feature_detected!("avx512fp16")

@@ -258,6 +258,19 @@ proptest! {
     }
 }
 
+/// Rows of so many pixels without padding of their own, with gaps between pixels of input and output.
+fn bare(width: usize, channels: usize, stride: usize, left: usize) -> RowGeometry {
+    RowGeometry {
+        outputs: (width + left + 1 - 3) / stride + 1,
+        channels,
+        pixel_stride: channels + 2,
+        output_stride: channels + 1,
+        stride,
+        dilation: 1,
+        present: Some(Present { left, count: width }),
+    }
+}
+
 /// Rows that are made together, where their inputs follow one another and where they do not, are to the bit
 /// those that are made one by one.
 #[test]
@@ -267,15 +280,7 @@ fn rows_together_are_rows_one_by_one() {
             [(16, 1, 1), (35, 1, 0), (35, 2, 1), (20, 2, 0), (7, 1, 3), (33, 2, 4)]
         {
             let width = 11;
-            let geometry = RowGeometry {
-                outputs: (width + left + 1 - 3) / stride + 1,
-                channels,
-                pixel_stride: channels + 2,
-                output_stride: channels + 1,
-                stride,
-                dilation: 1,
-                present: Some(Present { left, count: width }),
-            };
+            let geometry = bare(width, channels, stride, left);
             let mut random = Random(5);
             let map: Vec<Vec<f32>> = (0..24).map(|_| random.values(geometry.input_len())).collect();
             let (taps, bias) = (random.values(9 * channels), random.values(channels));
@@ -319,15 +324,7 @@ fn sums_in_half_precision() {
             [(1, 1, 1), (16, 1, 1), (33, 1, 0), (32, 2, 1), (64, 1, 1), (50, 2, 0), (95, 1, 3)]
         {
             let width = 11;
-            let geometry = RowGeometry {
-                outputs: (width + left + 1 - 3) / stride + 1,
-                channels,
-                pixel_stride: channels + 2,
-                output_stride: channels + 1,
-                stride,
-                dilation: 1,
-                present: Some(Present { left, count: width }),
-            };
+            let geometry = bare(width, channels, stride, left);
             let mut random = Random(11);
             let len = geometry.input_len();
             let map: Vec<Vec<f16>> =

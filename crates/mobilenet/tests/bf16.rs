@@ -9,6 +9,16 @@ use mobilenet_kernels::Isa;
 const MEAN: f32 = 3.0;
 const DEVIATION: f32 = 0.05;
 
+fn small(conventions: Conventions) -> Architecture {
+    Architecture {
+        width_multiplier: 0.25,
+        resolution: 96,
+        classes: 5,
+        conventions,
+        ..Architecture::default()
+    }
+}
+
 fn images(architecture: &Architecture, batch: usize) -> Tensor {
     let mut rng = Rng::keyed(5, &[]);
     let side = architecture.resolution;
@@ -39,13 +49,7 @@ fn network(architecture: &Architecture, images: &Tensor) -> Weights {
 fn what_varies_is_kept() {
     for activation in [Activation::Relu, Activation::Relu6] {
         let conventions = Conventions { activation, bn_momentum: 1.0, ..Preset::Reference.conventions() };
-        let architecture = Architecture {
-            width_multiplier: 0.25,
-            resolution: 96,
-            classes: 5,
-            conventions,
-            ..Architecture::default()
-        };
+        let architecture = small(conventions);
         let images = images(&architecture, 2);
         let weights = network(&architecture, &images);
         let mut exact = CpuExecutor::new(&architecture, &weights, &CpuOptions::default()).unwrap();
@@ -73,13 +77,7 @@ fn what_varies_is_kept() {
 #[test]
 fn what_f16_has_no_room_for_is_bounded() {
     let conventions = Conventions { activation: Activation::Relu, ..Preset::Reference.conventions() };
-    let architecture = Architecture {
-        width_multiplier: 0.25,
-        resolution: 64,
-        classes: 5,
-        conventions,
-        ..Architecture::default()
-    };
+    let architecture = small(conventions);
     let mut weights = Weights::new();
     for (name, tensor) in Weights::random(&architecture, 3).unwrap().iter() {
         let mut tensor = tensor.clone();

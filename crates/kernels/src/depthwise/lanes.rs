@@ -105,6 +105,7 @@ mod halves {
 
     use super::{Lanes, Reads, Writes};
     use crate::depthwise::{ConvolveRows, slide};
+    use crate::simd::{self, avx512::Avx512};
 
     /// Proof that AVX512-FP16, AVX-512BW, VL and BF16 are present.
     #[derive(Clone, Copy)]
@@ -178,10 +179,7 @@ mod halves {
         }
         #[inline(always)]
         unsafe fn prefetch_all<T>(self, values: &[T]) {
-            const LINE: usize = 64;
-            for at in (0..size_of_val(values)).step_by(LINE) {
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().wrapping_byte_add(at).cast()) };
-            }
+            unsafe { simd::prefetch_all(Avx512::<true>, values) }
         }
     }
 

@@ -151,16 +151,13 @@ impl Statistics<'_> {
         (E::CENTRED && reader.is_some_and(reads))
             .then(|| centre::of(conv, self.parameters, self.epsilon, self.clamp, E::LARGEST))
     }
-}
 
-impl Statistics<'_> {
     /// What the outputs of `before` have to be bounded to, so that the sums of the depthwise layer `conv`, which
     /// reads them, stay within the range of f16; `None` if they cannot be bounded so without changing them,
     /// or if there is nothing to gain.
     fn bound_for_halves<E: Number>(&self, before: Option<&Conv>, conv: &Conv) -> Option<f32> {
-        /// Half of that range.
-        const MOST: f64 = 32_768.0;
-        let before = before.filter(|_| E::HALF_SUMS && conv.layer.operator == Operator::Depthwise)?;
+        let most = f64::from(E::LARGEST);
+        let before = before.filter(|_| most.is_finite() && conv.layer.operator == Operator::Depthwise)?;
         let folding = Folding::of(conv, *self);
         let filter = &self.parameters[conv.weight].value;
         let per_output = filter.len() / folding.scale.len();
@@ -170,11 +167,11 @@ impl Statistics<'_> {
             .map(|(filter, (scale, bias))| {
                 // Values less their centre, and the centre's part of the bias.
                 let reach = 2.0 * scale.abs() * filter.iter().map(|&w| f64::from(w.abs())).sum::<f64>();
-                (MOST - bias.abs()) / reach.max(f64::MIN_POSITIVE)
+                (most - bias.abs()) / reach.max(f64::MIN_POSITIVE)
             })
             .fold(f64::INFINITY, f64::min);
         let needed = self.most(before).min(f64::from(self.clamp.high));
-        (bound >= needed && self.most(conv) <= MOST).then_some(bound.min(MOST) as f32)
+        (bound >= needed && self.most(conv) <= most).then_some(bound.min(most) as f32)
     }
 
     /// What no output of `conv` exceeds, in absolute value: very many deviations.
@@ -184,7 +181,7 @@ impl Statistics<'_> {
         let channels = gamma.iter().zip(beta);
         channels
             .map(|(&gamma, &beta)| f64::from(beta.abs()) + DEVIATIONS * f64::from(gamma.abs()))
-            .fold(0.0, |most, value| if value > most || value.is_nan() { value } else { most })
+            .fold(0.0, f64::max)
     }
 }
 

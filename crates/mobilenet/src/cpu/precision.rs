@@ -50,11 +50,9 @@ pub(super) trait Number: Element {
     /// What the feature maps of inference are kept in, which depthwise convolutions read.
     type Map: Element;
 
-    /// What their values are bounded to at most, so that they can be kept.
+    /// What their values are bounded to at most, so that they can be kept: half of what f16 has room for, where they
+    /// are f16.
     const LARGEST: f32;
-
-    /// Whether depthwise sums of such values may be taken in half precision ([`mobilenet_kernels::depthwise::RowEpilogue`]).
-    const HALF_SUMS: bool;
 
     /// A product's right side.
     type Packed: std::fmt::Debug + Send + Sync;
@@ -166,7 +164,6 @@ pub(super) trait Number: Element {
 impl Number for f32 {
     type Map = f32;
     const LARGEST: f32 = f32::INFINITY;
-    const HALF_SUMS: bool = false;
     type Packed = PackedB;
     type ConvFilter = PackedB;
 
@@ -262,14 +259,12 @@ impl Number for bf16 {
     // Three bits more than bf16 has, of which these values, bounded and near zero, do not need the range; and
     // where there is AVX512-FP16, sums of twice as many a vector.
     type Map = f16;
-    // Half of what f16 has room for.
     const LARGEST: f32 = 32_768.0;
-    const HALF_SUMS: bool = true;
     type Packed = PackedBf16;
     type ConvFilter = ConvFilter;
 
     const CENTRED: bool = true;
-    // (Half sums are done too soon.)
+    // (With AMX it is the faster.)
     const AHEAD: usize = 0;
     // (Maps are half as large, and with tiles weights are soon what is waited for.)
     const FEW_PIXELS: usize = 196;
