@@ -1,9 +1,9 @@
 //! Products of bf16 in tiles (AMX-BF16), by inline assembly: the intrinsics are not in stable Rust.
 //!
 //! A tile register holds up to sixteen rows of 64 bytes. Four of them are the sums of two tile rows
-//! and two tile columns of C, and in each step two take 32 values of k of the rows of A, straight from
-//! the activations, and two the same of 2·16 columns of B from its panel, in which the pairs of k lie side
-//! by side. The sums stay in their registers over all of k.
+//! and two tile columns of C (or two, of one tile row, where [`registers`] are few), and in each step others take
+//! 32 values of k of the rows of A, straight from the activations, and the same of 2·16 columns of B from its
+//! panel, in which the pairs of k lie side by side. The sums stay in their registers over all of k.
 //!
 //! The heights of all tile rows are equal, so that tiles are configured once a product.
 
@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use half::bf16;
 
 use super::end::End;
-use super::{PackedBf16, Product};
+use super::{PackedBf16, Product, registers};
 use crate::element::Element;
 use crate::gemm::{Epilogue, MatrixMut, MatrixRef};
 use crate::simd::Simd;
@@ -24,14 +24,18 @@ pub(super) const K_STEP: usize = 32;
 /// Values of k that are gone through at a time: a panel of B of this depth stays in the L1 cache beside
 /// two tile rows of A.
 const K_BLOCK: usize = 8 * K_STEP;
-/// Pairs of tile rows whose sums wait for the next block of k.
-const GROUP: usize = 4;
+/// Tile rows whose sums wait for the next block of k.
+const GROUP: usize = 8;
+/// Tile products in a call after which tiles are surely awake.
+const LONG: usize = 256;
 /// The most rows of a tile.
 pub(super) const TILE_ROWS: usize = 16;
 /// Bytes of a row of a tile.
 const TILE_ROW: u16 = 64;
-/// Columns of a panel: two tiles.
-const WIDTH: usize = 32;
+/// Columns of a tile,
+const TILE_COLUMNS: usize = 16;
+/// and of a panel.
+const WIDTH: usize = 2 * TILE_COLUMNS;
 /// Values of a cache line.
 const LINE: usize = 32;
 
@@ -130,14 +134,16 @@ pub(super) unsafe fn run<A: TileRows, C: Element>(
     let k = a.k();
     let blocks = k.div_ceil(K_BLOCK).max(1);
     debug_assert!(blocks == 1 || a.segments() == 1, "blocks of k are of one segment");
-    let pairs = tiles.div_ceil(2);
+    // Tile rows that are at work together.
+    let together = if registers::few() { 1 } else { 2 };
+    let turns = tiles.div_ceil(together);
     let mut sums = [const { MaybeUninit::<Sums>::uninit() }; GROUP];
     let mut tails = Tails::default();
     // The sums before, which are finished while the tiles are at work on the next ones.
     let end = End { columns: 0, bias: None, clamp: None, lowered: None };
     let mut before = Finish { end, from: std::ptr::null(), to: c.data, rows: 0, stride: c.stride };
     // (No more than there must be of them, in the L1 cache.)
-    let group = if blocks > 1 { GROUP } else { 2 };
+    let group = if blocks > 1 { GROUP } else { 2 * together } / together;
     // SAFETY: the caller's promises. Whole steps of A's rows are read in place, and what is left of k in
     // `tails`. B's panel has whole steps, filled up with zeros.
     unsafe {
@@ -150,30 +156,31 @@ pub(super) unsafe fn run<A: TileRows, C: Element>(
             // The weights of a whole network do not stay in the cache: those of the next panel come
             // into it while this one is at work, evenly.
             let (mut ahead, ahead_lines) = if j + WIDTH < c.columns {
-                (b.panel(column + WIDTH), (K_STEP * WIDTH / LINE).div_ceil(pairs))
+                (b.panel(column + WIDTH), (K_STEP * WIDTH / LINE).div_ceil(turns))
             } else {
                 (panel, 0)
             };
             let lowered = epilogue.lowered.map(|lowered| lowered[column..].as_ptr());
             let end = End { columns, bias: None, clamp: epilogue.clamp, lowered };
-            for (first_pair, block) in groups(pairs, group, blocks) {
+            for (first_turn, block) in groups(turns, group, blocks) {
                 let k0 = block * K_BLOCK;
                 let k = K_BLOCK.min(k - k0);
                 let (steps, tail) = (k / K_STEP, k % K_STEP);
                 let all_steps = a.segments() * (steps + usize::from(tail > 0));
                 let panel = panel.wrapping_add(k0 * WIDTH);
-                for (slot, pair) in (first_pair..pairs.min(first_pair + group)).enumerate() {
-                    let two = 2 * pair + 1 < tiles;
-                    let tiles = [2 * pair, 2 * pair + usize::from(two)];
-                    let wide = columns > WIDTH / 2;
+                for (slot, turn) in (first_turn..turns.min(first_turn + group)).enumerate() {
+                    let tile = turn * together;
+                    let two = together == 2 && tile + 1 < tiles;
+                    let tiles = [tile, tile + usize::from(two)];
+                    let wide = columns > TILE_COLUMNS;
                     let mut work = Block { rows: [std::ptr::null(); 2], stride: 0, panel, two, wide };
-                    let sums = sums[slot].as_mut_ptr().cast::<f32>();
+                    let sums = sums.as_mut_ptr().add(slot * together).cast::<f32>();
                     let left = before.rows;
                     let share = left.div_ceil(all_steps.max(1));
                     if block == 0 {
-                        work.start(&bias)
+                        work.load(bias.0.as_ptr(), 0, 0)
                     } else {
-                        work.go_on(sums, height)
+                        work.load(sums, size_of::<[f32; WIDTH]>(), height * WIDTH)
                     }
                     for segment in 0..a.segments() {
                         work.rows = tiles.map(|tile| a.start(tile, segment).wrapping_add(k0));
@@ -210,12 +217,16 @@ pub(super) unsafe fn run<A: TileRows, C: Element>(
             }
         }
         before.finish(before.rows);
+        let steps = a.segments() * a.k().div_ceil(K_STEP);
+        if height > TILE_ROWS / 2 && tiles * steps * c.columns.div_ceil(TILE_COLUMNS) >= LONG {
+            registers::look();
+        }
     }
 }
 
-/// The first pair of tile rows of each group, and the block of k: all blocks of a group in turn.
-fn groups(pairs: usize, group: usize, blocks: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..pairs).step_by(group).flat_map(move |first| (0..blocks).map(move |block| (first, block)))
+/// The first turn of each group, and the block of k: all blocks of a group one after another.
+fn groups(turns: usize, group: usize, blocks: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..turns).step_by(group).flat_map(move |first| (0..blocks).map(move |block| (first, block)))
 }
 
 /// Rows of sums that are not in C yet.
@@ -276,7 +287,8 @@ struct Configuration {
 }
 
 impl Configured {
-    /// Tiles 0 to 3 (sums) and 4, 5 (A) of `height` rows, 6 and 7 (B) of sixteen pairs of k.
+    /// Tiles 0 to 3 (sums) and 4, 5 (A) of `height` rows, 6 and 7 (B) of sixteen pairs of k. As long as one of
+    /// them is not written to, it is zero and takes no register.
     pub(super) unsafe fn new(height: u8) -> Self {
         let mut configuration =
             Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
@@ -311,10 +323,10 @@ impl Drop for Configured {
     }
 }
 
-/// Sums of two tile rows, one behind the other, of a panel's width.
+/// Sums of a tile row, of a panel's width.
 #[repr(align(64))]
 struct Sums {
-    _values: [f32; 2 * TILE_ROWS * WIDTH],
+    _values: [f32; TILE_ROWS * WIDTH],
 }
 
 /// The last values of k of two tile rows, filled up with zeros.
@@ -362,44 +374,29 @@ struct Block {
 }
 
 impl Block {
-    /// Every row of the sums begins with the bias.
+    /// The sums begin with what lies at `above` and, `below` values from there, of the second tile row: lines
+    /// so many bytes apart.
     ///
     /// # Safety
-    /// The tiles must be configured.
+    /// The tiles must be configured, and there be a line for each row of each tile.
     #[inline(always)]
-    unsafe fn start(&self, bias: &Bias) {
-        // SAFETY: every row of a tile is the same line (a stride of 0).
-        unsafe {
-            asm!(
-                "tileloadd tmm0, [{bias} + {none}]",
-                "tileloadd tmm1, [{bias} + {none} + 64]",
-                "tileloadd tmm2, [{bias} + {none}]",
-                "tileloadd tmm3, [{bias} + {none} + 64]",
-                bias = in(reg) bias.0.as_ptr(),
-                none = in(reg) 0usize,
-                options(nostack, readonly, preserves_flags),
-            );
+    unsafe fn load(&self, above: *const f32, line: usize, below: usize) {
+        /// Loads a tile of the left column, and one of the right.
+        macro_rules! load {
+            ($left:literal, $right:literal, $from:expr) => {
+                asm!($left, from = in(reg) $from, line = in(reg) line, options(nostack, readonly, preserves_flags));
+                if self.wide {
+                    asm!($right, from = in(reg) $from, line = in(reg) line, options(nostack, readonly, preserves_flags));
+                }
+            };
         }
-    }
-
-    /// The sums go on from `sums` of tile rows of this height.
-    ///
-    /// # Safety
-    /// The tiles must be configured.
-    #[inline(always)]
-    unsafe fn go_on(&self, sums: *const f32, height: usize) {
-        // SAFETY: there is a line for each row of each tile (also of one that there is not).
+        // SAFETY: the caller's promise.
         unsafe {
-            asm!(
-                "tileloadd tmm0, [{above} + {line}]",
-                "tileloadd tmm1, [{above} + {line} + 64]",
-                "tileloadd tmm2, [{below} + {line}]",
-                "tileloadd tmm3, [{below} + {line} + 64]",
-                above = in(reg) sums,
-                below = in(reg) sums.wrapping_add(height * WIDTH),
-                line = in(reg) 2 * usize::from(TILE_ROW),
-                options(nostack, readonly, preserves_flags),
-            );
+            load!("tileloadd tmm0, [{from} + {line}]", "tileloadd tmm1, [{from} + {line} + 64]", above);
+            if self.two {
+                let below = above.wrapping_add(below);
+                load!("tileloadd tmm2, [{from} + {line}]", "tileloadd tmm3, [{from} + {line} + 64]", below);
+            }
         }
     }
 
@@ -432,24 +429,24 @@ impl Block {
                     "tdpbf16ps tmm0, tmm4, tmm6"
                     "tileloadd tmm7, [{b} + {line} + 64]"
                     "tdpbf16ps tmm1, tmm4, tmm7"
-                    "tileloadd tmm5, [{a_below} + {stride}]"
-                    "tdpbf16ps tmm2, tmm5, tmm6"
-                    "tdpbf16ps tmm3, tmm5, tmm7"
+                    "tileloadd tmm4, [{a_below} + {stride}]"
+                    "tdpbf16ps tmm2, tmm4, tmm6"
+                    "tdpbf16ps tmm3, tmm4, tmm7"
                 ),
                 (true, false) => step!(
                     "tileloadd tmm6, [{b} + {line}]"
                     "tileloadd tmm4, [{a} + {stride}]"
                     "tdpbf16ps tmm0, tmm4, tmm6"
-                    "tileloadd tmm5, [{a_below} + {stride}]"
-                    "tdpbf16ps tmm2, tmm5, tmm6"
+                    "tileloadd tmm4, [{a_below} + {stride}]"
+                    "tdpbf16ps tmm2, tmm4, tmm6"
                 ),
                 (false, true) => step!(
                     "/* {a_below} */"
                     "tileloadd tmm6, [{b} + {line}]"
                     "tileloadd tmm4, [{a} + {stride}]"
                     "tdpbf16ps tmm0, tmm4, tmm6"
-                    "tileloadd tmm7, [{b} + {line} + 64]"
-                    "tdpbf16ps tmm1, tmm4, tmm7"
+                    "tileloadd tmm6, [{b} + {line} + 64]"
+                    "tdpbf16ps tmm1, tmm4, tmm6"
                 ),
                 (false, false) => step!(
                     "/* {a_below} */"
@@ -467,23 +464,22 @@ impl Block {
     /// The tiles must be configured.
     #[inline(always)]
     unsafe fn store(&self, sums: *mut f32, height: usize) {
+        /// Stores a tile of the left column, and one of the right.
+        macro_rules! store {
+            ($left:literal, $right:literal, $to:expr) => {
+                let line = 2 * usize::from(TILE_ROW);
+                asm!($left, to = in(reg) $to, line = in(reg) line, options(nostack, preserves_flags));
+                if self.wide {
+                    asm!($right, to = in(reg) $to, line = in(reg) line, options(nostack, preserves_flags));
+                }
+            };
+        }
         // SAFETY: there is a line for each row of each tile.
         unsafe {
-            asm!(
-                "tilestored [{to} + {line}], tmm0",
-                "tilestored [{to} + {line} + 64], tmm1",
-                to = in(reg) sums,
-                line = in(reg) 2 * usize::from(TILE_ROW),
-                options(nostack, preserves_flags),
-            );
+            store!("tilestored [{to} + {line}], tmm0", "tilestored [{to} + {line} + 64], tmm1", sums);
             if self.two {
-                asm!(
-                    "tilestored [{to} + {line}], tmm2",
-                    "tilestored [{to} + {line} + 64], tmm3",
-                    to = in(reg) sums.wrapping_add(height * WIDTH),
-                    line = in(reg) 2 * usize::from(TILE_ROW),
-                    options(nostack, preserves_flags),
-                );
+                let below = sums.wrapping_add(height * WIDTH);
+                store!("tilestored [{to} + {line}], tmm2", "tilestored [{to} + {line} + 64], tmm3", below);
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A tile of the left factor is sixteen rows of Aᵀ and 32 of the rows that A and B share, so A's values
 //! must be transposed; a tile of the right one has pairs of B's rows side by side. Both are got ready
-//! 32 rows and 32 columns at a time, one tile beside another. The sums of two by two tiles are read from C,
-//! stay in their registers while rows go by, and are written to C.
+//! 32 rows and 32 columns at a time, one tile beside another. The sums of two by two tiles (one by two, where
+//! [`registers`] are few) are read from C, stay in their registers while rows go by, and are written to C.
 //!
 //! All of B is got ready first, and some panels of A at a time: more than one, since tiles that were idle for
 //! some tenths of a microsecond take (measured on Sapphire Rapids) another half to come to speed again, and
@@ -15,6 +15,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::amx::{Configured, K_STEP};
+use super::registers;
 use crate::buffer::Buffer;
 use crate::gemm::{MatrixMut, MatrixRef};
 
@@ -275,6 +276,11 @@ impl Work {
         // SAFETY: the caller's promise.
         unsafe {
             match (rows > TILE, columns > TILE) {
+                (true, true) if registers::few() => {
+                    self.one_by_two(c, stride);
+                    let below = Self { a: self.a.wrapping_add(TILE * K_STEP), ..self };
+                    below.one_by_two(c.wrapping_add(TILE * stride), stride);
+                }
                 (true, true) => self.two_by_two(c, stride),
                 (true, false) => self.two_by_one(c, stride),
                 (false, true) => self.one_by_two(c, stride),
@@ -310,9 +316,9 @@ impl Work {
         "tdpbf16ps tmm0, tmm4, tmm6"
         "tileloadd tmm7, [{b} + {line} + 1024]"
         "tdpbf16ps tmm1, tmm4, tmm7"
-        "tileloadd tmm5, [{a} + {line} + 1024]"
-        "tdpbf16ps tmm2, tmm5, tmm6"
-        "tdpbf16ps tmm3, tmm5, tmm7";
+        "tileloadd tmm4, [{a} + {line} + 1024]"
+        "tdpbf16ps tmm2, tmm4, tmm6"
+        "tdpbf16ps tmm3, tmm4, tmm7";
         "tilestored [{c} + {stride}], tmm0"
         "tilestored [{c} + {stride} + 64], tmm1"
         "tilestored [{below} + {stride}], tmm2"
@@ -327,8 +333,8 @@ impl Work {
         "tileloadd tmm6, [{b} + {line}]"
         "tileloadd tmm4, [{a} + {line}]"
         "tdpbf16ps tmm0, tmm4, tmm6"
-        "tileloadd tmm5, [{a} + {line} + 1024]"
-        "tdpbf16ps tmm2, tmm5, tmm6";
+        "tileloadd tmm4, [{a} + {line} + 1024]"
+        "tdpbf16ps tmm2, tmm4, tmm6";
         "tilestored [{c} + {stride}], tmm0"
         "tilestored [{below} + {stride}], tmm2"
     }
@@ -341,8 +347,8 @@ impl Work {
         "tileloadd tmm6, [{b} + {line}]"
         "tileloadd tmm4, [{a} + {line}]"
         "tdpbf16ps tmm0, tmm4, tmm6"
-        "tileloadd tmm7, [{b} + {line} + 1024]"
-        "tdpbf16ps tmm1, tmm4, tmm7";
+        "tileloadd tmm6, [{b} + {line} + 1024]"
+        "tdpbf16ps tmm1, tmm4, tmm6";
         "tilestored [{c} + {stride}], tmm0"
         "tilestored [{c} + {stride} + 64], tmm1"
     }

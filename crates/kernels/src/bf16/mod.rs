@@ -20,6 +20,8 @@ mod packed;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 pub(crate) mod peak;
+#[cfg(target_arch = "x86_64")]
+mod registers;
 mod transposed;
 mod widened;
 
