@@ -424,8 +424,8 @@ impl Block {
         unsafe {
             match (self.two, self.wide) {
                 (true, true) => step!(
-                    "tileloadd tmm6, [{b} + {line}]"
                     "tileloadd tmm4, [{a} + {stride}]"
+                    "tileloadd tmm6, [{b} + {line}]"
                     "tdpbf16ps tmm0, tmm4, tmm6"
                     "tileloadd tmm7, [{b} + {line} + 64]"
                     "tdpbf16ps tmm1, tmm4, tmm7"
@@ -434,24 +434,24 @@ impl Block {
                     "tdpbf16ps tmm3, tmm4, tmm7"
                 ),
                 (true, false) => step!(
-                    "tileloadd tmm6, [{b} + {line}]"
                     "tileloadd tmm4, [{a} + {stride}]"
+                    "tileloadd tmm6, [{b} + {line}]"
                     "tdpbf16ps tmm0, tmm4, tmm6"
                     "tileloadd tmm4, [{a_below} + {stride}]"
                     "tdpbf16ps tmm2, tmm4, tmm6"
                 ),
                 (false, true) => step!(
                     "/* {a_below} */"
-                    "tileloadd tmm6, [{b} + {line}]"
                     "tileloadd tmm4, [{a} + {stride}]"
+                    "tileloadd tmm6, [{b} + {line}]"
                     "tdpbf16ps tmm0, tmm4, tmm6"
                     "tileloadd tmm6, [{b} + {line} + 64]"
                     "tdpbf16ps tmm1, tmm4, tmm6"
                 ),
                 (false, false) => step!(
                     "/* {a_below} */"
-                    "tileloadd tmm6, [{b} + {line}]"
                     "tileloadd tmm4, [{a} + {stride}]"
+                    "tileloadd tmm6, [{b} + {line}]"
                     "tdpbf16ps tmm0, tmm4, tmm6"
                 ),
             }
