@@ -10,6 +10,7 @@
 
 use std::hint::black_box;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use crate::activation::Clamp;
 use crate::buffer::Buffer;
@@ -102,12 +103,13 @@ unsafe impl<T: Send> Sync for ColumnBlocks<'_, T> {}
 unsafe impl<'a, T: Send> Parts for ColumnBlocks<'a, T> {
     type Part = MatrixMut<'a, T>;
 
-    unsafe fn part(&self, item: usize) -> MatrixMut<'a, T> {
-        let first = item.saturating_mul(self.block).min(self.columns);
+    unsafe fn parts(&self, items: Range<usize>) -> MatrixMut<'a, T> {
+        let [first, end] =
+            [items.start, items.end].map(|item| item.saturating_mul(self.block).min(self.columns));
         MatrixMut {
             data: self.data.wrapping_add(first),
             rows: self.rows,
-            columns: self.block.min(self.columns - first),
+            columns: end - first,
             stride: self.stride,
             slice: PhantomData,
         }

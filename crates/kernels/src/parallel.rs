@@ -1,7 +1,9 @@
 //! A small pool of threads for fork-join work on ranges of items.
 //!
 //! Work is cut into items by its shape, never by the number of threads; every item writes only its
-//! own part of the output. So results do not depend on which thread does what. Each thread starts
+//! own part of the output. So results do not depend on which thread does what. (Where an item's results do not
+//! depend on which others are computed with it, each thread can have one range of items instead, as long as it is
+//! fast: [`Pool::run_shares`].) Each thread starts
 //! on its own contiguous share (so that it finds in its cache what it wrote for the layer before)
 //! and then helps with the others'. Waiting threads spin for a moment before they sleep: between
 //! the layers of one network there are only microseconds. Where there are more threads than cores
@@ -13,13 +15,18 @@
 //! worker that the system wakes too late finds it closed.
 
 mod place;
+mod shares;
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+pub use shares::Shares;
 
 /// Turns of the waiting loop before a worker sleeps: some 100 µs.
 const SPINS: u32 = 4096;
@@ -70,6 +77,8 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
     /// Next item of each thread's share.
     cursors: Vec<Lone<AtomicUsize>>,
+    /// What each thread took for its share, in nanoseconds; 0 if another did it.
+    taken: Vec<Lone<AtomicU64>>,
     /// Held while a job runs: calls from several threads take turns.
     turn: Mutex<()>,
 }
@@ -103,6 +112,7 @@ impl Pool {
             shared: shared.clone(),
             workers: Vec::new(),
             cursors: (0..threads).map(|_| Lone::default()).collect(),
+            taken: (0..threads).map(|_| Lone::default()).collect(),
             turn: Mutex::new(()),
         };
         for worker in 1..threads {
@@ -133,11 +143,60 @@ impl Pool {
         parts: P,
         f: impl Fn(usize, &mut S, P::Part) + Sync,
     ) {
+        let _turn = self.turn();
+        // SAFETY: `run_items` gives every item to one thread, once.
+        self.run_items(items, scratch, |_, item, scratch| f(item, scratch, unsafe { parts.part(item) }));
+    }
+
+    /// Calls `f(range, scratch, part)` for one range of items a thread, which together are `0..items`, each with its
+    /// part of `parts` and with scratch that no other thread has at the time. Returns when all are done.
+    ///
+    /// `shares`, to be kept for the next time that the same work is to be done, sees to it that a slower thread
+    /// gets fewer items. So what is computed of an item must not depend on the range that it is in.
+    ///
+    /// # Panics
+    /// As [`Pool::run`].
+    pub fn run_shares<S: Send, P: Parts>(
+        &self,
+        shares: &mut Shares,
+        items: usize,
+        scratch: &mut [S],
+        parts: P,
+        f: impl Fn(Range<usize>, &mut S, P::Part) + Sync,
+    ) {
+        let threads = self.threads();
+        let _turn = self.turn();
+        for taken in &self.taken {
+            taken.0.store(0, Ordering::Relaxed);
+        }
+        let ends = shares.cut(items, threads);
+        self.run_items(threads, scratch, |worker, share, scratch| {
+            let range = if share == 0 { 0 } else { ends[share - 1] }..ends[share];
+            if range.is_empty() {
+                return;
+            }
+            let start = Instant::now();
+            // SAFETY: `run_items` gives every share to one thread, once, and the shares are disjoint.
+            f(range.clone(), scratch, unsafe { parts.parts(range) });
+            if worker == share {
+                let taken = start.elapsed().as_nanos() as u64;
+                self.taken[worker].0.store(taken.max(1), Ordering::Relaxed);
+            }
+        });
+        shares.learn(|worker| self.taken[worker].0.load(Ordering::Relaxed));
+    }
+
+    /// Waits until no other job runs.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Calls `f(worker, item, scratch)` once for every item. It must be the caller's [turn](Pool::turn).
+    fn run_items<S: Send>(&self, items: usize, scratch: &mut [S], f: impl Fn(usize, usize, &mut S) + Sync) {
         let threads = self.threads();
         assert!(scratch.len() >= threads, "scratch for {threads} threads");
         let scratch = chunks(&mut scratch[..threads], 1);
         let share = |worker: usize| worker * items / threads;
-        let _turn = self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         for (worker, cursor) in self.cursors.iter().enumerate() {
             cursor.0.store(share(worker), Ordering::Relaxed);
         }
@@ -151,8 +210,7 @@ impl Pool {
                     if item >= end {
                         break;
                     }
-                    // SAFETY: the cursor gives every item to one thread, once.
-                    f(item, mine, unsafe { parts.part(item) });
+                    f(worker, item, mine);
                 }
             }
         };
@@ -274,14 +332,23 @@ fn part_company(places: &[Lone<AtomicUsize>], worker: usize) {
 /// # Safety
 /// Different items' parts must not overlap.
 pub unsafe trait Parts: Sync {
-    /// One item's part.
+    /// The part of one item, or of several that follow one another.
     type Part;
+
+    /// The part of these items.
+    ///
+    /// # Safety
+    /// An item must be in at most one part at a time.
+    unsafe fn parts(&self, items: Range<usize>) -> Self::Part;
 
     /// The part of `item`.
     ///
     /// # Safety
-    /// Must be called at most once for an item while its part is in use.
-    unsafe fn part(&self, item: usize) -> Self::Part;
+    /// As [`Parts::parts`].
+    unsafe fn part(&self, item: usize) -> Self::Part {
+        // SAFETY: the caller's promise.
+        unsafe { self.parts(item..item + 1) }
+    }
 }
 
 /// A slice cut into pieces of equal size, the last one perhaps shorter; items beyond it get nothing.
@@ -307,10 +374,9 @@ unsafe impl<T: Send> Send for Chunks<'_, T> {}
 unsafe impl<'a, T: Send> Parts for Chunks<'a, T> {
     type Part = &'a mut [T];
 
-    unsafe fn part(&self, item: usize) -> &'a mut [T] {
-        let start = item.saturating_mul(self.size).min(self.len);
-        let end = start.saturating_add(self.size).min(self.len);
-        // SAFETY: start ≤ end ≤ len; the caller asks once an item, and ranges are disjoint.
+    unsafe fn parts(&self, items: Range<usize>) -> &'a mut [T] {
+        let [start, end] = [items.start, items.end].map(|item| item.saturating_mul(self.size).min(self.len));
+        // SAFETY: start ≤ end ≤ len; an item is in one part at a time, and parts of others are disjoint.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), end - start) }
     }
 }
@@ -319,7 +385,7 @@ unsafe impl<'a, T: Send> Parts for Chunks<'a, T> {
 unsafe impl Parts for () {
     type Part = ();
 
-    unsafe fn part(&self, _: usize) {}
+    unsafe fn parts(&self, _: Range<usize>) {}
 }
 
 macro_rules! tuple_parts {
@@ -329,10 +395,10 @@ macro_rules! tuple_parts {
             type Part = ($($name::Part,)+);
 
             #[allow(non_snake_case)]
-            unsafe fn part(&self, item: usize) -> Self::Part {
+            unsafe fn parts(&self, items: Range<usize>) -> Self::Part {
                 let ($($name,)+) = self;
                 // SAFETY: the caller's promise, passed on.
-                unsafe { ($($name.part(item),)+) }
+                unsafe { ($($name.parts(items.clone()),)+) }
             }
         }
     };

@@ -4,11 +4,11 @@
 //! from there into the product with the pointwise filter. The first stages, whose maps are large, are
 //! taken depth first (`strip.rs`). With many images every thread takes a few whole ones through all
 //! layers; with few, the rows (or, where those are few, the output channels) of each layer are shared
-//! out.
+//! out, to each thread as many as it is fast.
 
 use half::bf16;
 use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef};
-use mobilenet_kernels::parallel::{Pool, chunks};
+use mobilenet_kernels::parallel::{Pool, Shares, chunks};
 use mobilenet_kernels::{Buffer, Clamp, Element, Isa, element, pooling};
 
 use super::plan::{Plan, Stage};
@@ -66,6 +66,8 @@ pub(super) struct InferenceIn<E: Number> {
     pooled: Buffer<E>,
     /// One a thread.
     memory: Vec<Memory<E>>,
+    /// The threads' shares of each stage's work on one image (of those taken depth first, with the last one's).
+    shares: Vec<Shares>,
 }
 
 /// One thread's memory for inference.
@@ -199,6 +201,7 @@ impl<E: Number> InferenceIn<E> {
             maps: Default::default(),
             pooled: Buffer::default(),
             memory: std::iter::repeat_with(Memory::default).take(threads).collect(),
+            shares: Vec::new(),
         }
     }
 
@@ -264,8 +267,9 @@ impl<E: Number> InferenceIn<E> {
         self.plan.fold(network, stages, false);
         let Network { engine, timing, .. } = network;
         let batch = images.count();
-        let Self { plan, maps, memory, .. } = self;
+        let Self { plan, maps, memory, shares, .. } = self;
         let plan = &*plan;
+        shares.resize_with(plan.stages.len().max(shares.len()), Shares::default);
         let stages = &plan.stages[..stages];
         let threads = engine.pool.threads();
         // Layers can be told apart only where one follows the other.
@@ -289,16 +293,18 @@ impl<E: Number> InferenceIn<E> {
             });
             done += count;
         }
+        let stride_of = |index: usize| output_stride(&stages[index], stages.get(index + 1));
         for image in done..batch {
             let [current, next] = &mut *maps;
             let start = timing.start();
-            spread_strip(plan, stages, first, (&engine.pool, &mut *memory), images.one(image), next);
+            let threads = (&engine.pool, &mut shares[first - 1], &mut memory[..]);
+            spread_strip(plan, &stages[..first], threads, images.one(image), (next, stride_of(first - 1)));
             timing.stop(start, Pass::Infer, &stages[first - 1].layer.name);
             std::mem::swap(current, next);
             for (index, stage) in stages.iter().enumerate().skip(first) {
                 let start = timing.start();
-                let output = (&mut *next, output_stride(stage, stages.get(index + 1)));
-                stage.spread(plan, (&engine.pool, &mut *memory), current, output);
+                let threads = (&engine.pool, &mut shares[index], &mut memory[..]);
+                stage.spread(plan, threads, current, (next, stride_of(index)));
                 timing.stop(start, Pass::Infer, &stage.layer.name);
                 std::mem::swap(current, next);
             }
@@ -384,24 +390,33 @@ fn run_group<E: Number>(
     }
 }
 
-/// Takes one image through the first `count` stages, the output rows of the last one shared out over
-/// the threads. At the seams each thread makes the few rows before that it needs itself.
+/// What several threads work with: their pool, how the work at hand is shared out, and each one's memory.
+type Threads<'a, E> = (&'a Pool, &'a mut Shares, &'a mut [Memory<E>]);
+
+/// Rows of a map that are shared out together: groups of rows cost less than single ones, and every thread
+/// should have several.
+fn rows_of_share(height: usize, threads: usize) -> usize {
+    /// Groups for each thread.
+    const GROUPS: usize = 7;
+    (height / (GROUPS * threads)).max(1)
+}
+
+/// Takes one image through the stages, the output rows of the last one shared out over the threads. At the
+/// seams each thread makes the few rows before that it needs itself.
 fn spread_strip<E: Number>(
     plan: &Plan<E>,
     stages: &[Stage<E>],
-    count: usize,
-    (pool, memory): (&Pool, &mut [Memory<E>]),
+    (pool, shares, memory): Threads<E>,
     image: Images,
-    output: &mut Buffer<E::Map>,
+    (output, stride): (&mut Buffer<E::Map>, usize),
 ) {
-    let last = &stages[count - 1];
+    let Some(last) = stages.last() else { return };
     let Shape { height, width, .. } = last.layer.output;
-    let stride = output_stride(last, stages.get(count));
-    let rows = height.div_ceil(pool.threads());
+    let rows = rows_of_share(height, pool.threads());
     let parts = chunks(output.at_least(height * width * stride), rows * width * stride);
-    pool.run(height.div_ceil(rows), memory, parts, |item, memory, output| {
-        let rows = item * rows..height.min((item + 1) * rows);
-        strip::rows(plan, &stages[..count], &mut memory.kept, image, rows, (output, stride));
+    pool.run_shares(shares, height.div_ceil(rows), memory, parts, |share, memory, output| {
+        let rows = share.start * rows..height.min(share.end * rows);
+        strip::rows(plan, stages, &mut memory.kept, image, rows, (output, stride));
     });
 }
 
@@ -410,7 +425,7 @@ impl<E: Number> Stage<E> {
     fn spread(
         &self,
         plan: &Plan<E>,
-        (pool, memory): (&Pool, &mut [Memory<E>]),
+        (pool, shares, memory): Threads<E>,
         input: &[E::Map],
         (output, stride): (&mut Buffer<E::Map>, usize),
     ) {
@@ -419,24 +434,22 @@ impl<E: Number> Stage<E> {
         let threads = pool.threads();
         let map = self.map(input);
         if threads > 1 && has_few_pixels(self) {
-            let step = E::column_step(plan.isa);
-            let block = channels.div_ceil(threads).next_multiple_of(step);
+            let block = E::column_step(plan.isa);
             let columns = gemm::column_blocks(output, (channels, stride), block);
-            let items = channels.div_ceil(block);
-            pool.run(items, memory, columns, |item, memory, output| {
+            pool.run_shares(shares, channels.div_ceil(block), memory, columns, |share, memory, output| {
                 let Memory { patches, padded, .. } = memory;
                 padded.start(0);
                 let mut map = map;
                 let input = stage::Input::Rows(&mut map);
-                self.product(plan, input, 0..height, (item * block, output), (patches, padded));
+                self.product(plan, input, 0..height, (share.start * block, output), (patches, padded));
             });
             return;
         }
-        let rows = height.div_ceil(threads);
+        let rows = rows_of_share(height, threads);
         let parts = chunks(output, rows * width * stride);
-        pool.run(height.div_ceil(rows), memory, parts, |item, memory, output| {
+        pool.run_shares(shares, height.div_ceil(rows), memory, parts, |share, memory, output| {
             let Memory { patches, padded, .. } = memory;
-            let rows = item * rows..height.min((item + 1) * rows);
+            let rows = share.start * rows..height.min(share.end * rows);
             padded.start(self.reach(rows.start).start);
             let mut map = map;
             self.rows(plan, stage::Input::Rows(&mut map), rows, (output, stride), (patches, padded));
