@@ -13,9 +13,9 @@ use std::mem::MaybeUninit;
 use half::bf16;
 
 use super::end::End;
-use super::{PackedBf16, Product, registers};
+use super::{Product, registers};
 use crate::element::Element;
-use crate::gemm::{Epilogue, MatrixMut, MatrixRef};
+use crate::gemm::MatrixRef;
 use crate::simd::Simd;
 use crate::simd::avx512::Avx512;
 
@@ -39,101 +39,23 @@ const WIDTH: usize = 2 * TILE_COLUMNS;
 /// Values of a cache line.
 const LINE: usize = 32;
 
-/// Where the tile rows of A begin. All have the same number of rows, at most [`TILE_ROWS`].
-pub(super) trait TileRows {
-    /// How many there are.
-    fn count(&self) -> usize;
-    /// Rows of each.
-    fn height(&self) -> usize;
-    /// Values from row to row of A.
-    fn stride(&self) -> usize;
-    /// Pieces of k, which B has one behind the other (one only, if it is longer than a block),
-    fn segments(&self) -> usize;
-    /// and values in each of them.
-    fn k(&self) -> usize;
-    /// Of a tile row: its first row in C,
-    fn row(&self, tile: usize) -> usize;
-    /// and where it begins in A.
-    fn start(&self, tile: usize, segment: usize) -> *const bf16;
-}
-
-/// The rows of a matrix. Where `height` does not divide them, the last tile row begins earlier and
-/// computes some of those before it again, to the same bits.
-struct Rows<'a> {
-    matrix: MatrixRef<'a, bf16>,
-    count: usize,
-    height: usize,
-}
-
-impl TileRows for Rows<'_> {
-    #[inline(always)]
-    fn count(&self) -> usize {
-        self.count
-    }
-
-    #[inline(always)]
-    fn height(&self) -> usize {
-        self.height
-    }
-
-    #[inline(always)]
-    fn stride(&self) -> usize {
-        self.matrix.stride
-    }
-
-    #[inline(always)]
-    fn segments(&self) -> usize {
-        1
-    }
-
-    #[inline(always)]
-    fn k(&self) -> usize {
-        self.matrix.columns
-    }
-
-    #[inline(always)]
-    fn row(&self, tile: usize) -> usize {
-        (tile * self.height).min(self.matrix.rows - self.height)
-    }
-
-    #[inline(always)]
-    fn start(&self, tile: usize, _: usize) -> *const bf16 {
-        self.matrix.data.as_ptr().wrapping_add(self.row(tile) * self.matrix.stride)
-    }
-}
-
 /// [`super::gemm`] in tiles.
 ///
 /// # Safety
 /// AMX-TILE, AMX-BF16, AVX-512F, BW, VL and BF16 must be present and permitted, and the shapes fit.
-pub(super) unsafe fn gemm<C: Element>(product: Product<C>) {
-    let Product { a: matrix, b, first_column, c, epilogue } = product;
-    let count = matrix.rows.div_ceil(TILE_ROWS);
-    let rows = Rows { matrix, count, height: matrix.rows.div_ceil(count.max(1)) };
-    // SAFETY: the caller's promises.
-    unsafe { run(&rows, b, first_column, c, epilogue) }
-}
-
-/// C = epilogue(A·B), see [`super::gemm`].
-///
-/// # Safety
-/// AMX-TILE, AMX-BF16, AVX-512F, BW, VL and BF16 must be present and permitted, A's tile rows be there,
-/// C have the rows that they are, and the panels from `first_column` on and the bias cover its columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-pub(super) unsafe fn run<A: TileRows, C: Element>(
-    a: &A,
-    b: &PackedBf16,
-    first_column: usize,
-    c: MatrixMut<C>,
-    epilogue: Epilogue,
-) {
-    let (tiles, height, stride) = (a.count(), a.height(), a.stride());
+pub(super) unsafe fn gemm<C: Element>(product: Product<C>) {
+    let Product { a, b, first_column, c, epilogue } = product;
+    let MatrixRef { rows, columns: k, stride, .. } = a;
+    let tiles = rows.div_ceil(TILE_ROWS);
     if tiles == 0 {
         return;
     }
-    let k = a.k();
+    // Where the height does not divide the rows, the last tile row begins earlier and computes some of those before
+    // it again, to the same bits.
+    let height = rows.div_ceil(tiles);
+    let first_row = |tile: usize| (tile * height).min(rows - height);
     let blocks = k.div_ceil(K_BLOCK).max(1);
-    debug_assert!(blocks == 1 || a.segments() == 1, "blocks of k are of one segment");
     // Tile rows that are at work together.
     let together = if registers::few() { 1 } else { 2 };
     let turns = tiles.div_ceil(together);
@@ -166,7 +88,7 @@ pub(super) unsafe fn run<A: TileRows, C: Element>(
                 let k0 = block * K_BLOCK;
                 let k = K_BLOCK.min(k - k0);
                 let (steps, tail) = (k / K_STEP, k % K_STEP);
-                let all_steps = a.segments() * (steps + usize::from(tail > 0));
+                let all_steps = steps + usize::from(tail > 0);
                 let panel = panel.wrapping_add(k0 * WIDTH);
                 for (slot, turn) in (first_turn..turns.min(first_turn + group)).enumerate() {
                     let tile = turn * together;
@@ -182,28 +104,27 @@ pub(super) unsafe fn run<A: TileRows, C: Element>(
                     } else {
                         work.load(sums, size_of::<[f32; WIDTH]>(), height * WIDTH)
                     }
-                    for segment in 0..a.segments() {
-                        work.rows = tiles.map(|tile| a.start(tile, segment).wrapping_add(k0));
-                        work.stride = stride * size_of::<bf16>();
-                        for step in 0..steps + usize::from(tail > 0) {
-                            if step == steps {
-                                work.rows = tails.copy(work.rows, height, stride, tail);
-                                work.stride = K_STEP * size_of::<bf16>();
-                            }
-                            work.step();
-                            for _ in 0..ahead_lines {
-                                Avx512::<true>.prefetch(ahead.cast());
-                                ahead = ahead.wrapping_add(LINE);
-                            }
-                            before.finish(share);
+                    let start = |tile| a.data.as_ptr().wrapping_add(first_row(tile) * stride + k0);
+                    work.rows = tiles.map(start);
+                    work.stride = stride * size_of::<bf16>();
+                    for step in 0..all_steps {
+                        if step == steps {
+                            work.rows = tails.copy(work.rows, height, stride, tail);
+                            work.stride = K_STEP * size_of::<bf16>();
                         }
+                        work.step();
+                        for _ in 0..ahead_lines {
+                            Avx512::<true>.prefetch(ahead.cast());
+                            ahead = ahead.wrapping_add(LINE);
+                        }
+                        before.finish(share);
                     }
                     before.finish(left);
                     work.store(sums, height);
                     if block + 1 < blocks {
                         continue;
                     }
-                    let [row, second] = tiles.map(|tile| a.row(tile));
+                    let [row, second] = tiles.map(first_row);
                     let to = |row: usize| c.data.wrapping_add(row * c.stride + j);
                     let from = sums.cast_const();
                     before = Finish { end, from, to: to(row), rows: height, stride: c.stride };
@@ -217,7 +138,7 @@ pub(super) unsafe fn run<A: TileRows, C: Element>(
             }
         }
         before.finish(before.rows);
-        let steps = a.segments() * a.k().div_ceil(K_STEP);
+        let steps = k.div_ceil(K_STEP);
         if height > TILE_ROWS / 2 && tiles * steps * c.columns.div_ceil(TILE_COLUMNS) >= LONG {
             registers::look();
         }

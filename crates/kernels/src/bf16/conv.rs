@@ -1,20 +1,20 @@
 //! Full 3×3 convolution by rows with a filter in bf16: the stem of a network.
 //!
-//! In tiles (AMX) no patch is written either: a row of a tile of A begins where an output pixel's
-//! three neighbouring input pixels do and takes what follows them along, which meets zeros in B. A step
-//! of k is one row of the filter.
+//! In tiles (AMX) the patches of a few rows are written, rounded to bf16: a colour image's have 27 values, which is
+//! one step of k. (Without patches a row of a tile could begin where an output pixel's neighbours do and take along
+//! what follows them, which meets zeros in B; but then a step is one row of the filter, and tiles take three.)
 
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
-use super::PackedBf16;
+use super::amx::K_STEP;
 #[cfg(target_arch = "x86_64")]
-use super::amx::{self, K_STEP, TileRows};
+use super::{PackedBf16, gemm};
 use crate::buffer::Buffer;
 use crate::conv::{self, ConvGeometry};
 use crate::element::Element;
 #[cfg(target_arch = "x86_64")]
-use crate::element::convert;
+use crate::gemm::MatrixRef;
 use crate::gemm::{Epilogue, MatrixMut, PackedB};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
@@ -28,7 +28,7 @@ pub struct ConvFilter(Packed);
 enum Packed {
     /// For sums of products in f32.
     Wide(PackedB),
-    /// For tiles: rows `[ky][kx][in]`, each `ky` filled up to a step.
+    /// For tiles: rows `[ky][kx][in]`, filled up to a step.
     #[cfg(target_arch = "x86_64")]
     Tiles(PackedBf16),
 }
@@ -42,12 +42,9 @@ impl ConvFilter {
         value: impl Fn(usize, usize) -> f32,
     ) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if isa.0 == Kind::Amx && 3 * channels <= K_STEP && dilation == 1 {
-            let mut packed = PackedBf16::new(isa, 3 * K_STEP, outputs);
-            packed.pack_with(|row, out| match row % K_STEP {
-                at if at < 3 * channels => value(row / K_STEP * 3 * channels + at, out),
-                _ => 0.0,
-            });
+        if isa.0 == Kind::Amx && 9 * channels <= K_STEP && dilation == 1 {
+            let mut packed = PackedBf16::new(isa, K_STEP, outputs);
+            packed.pack_with(|row, out| if row < 9 * channels { value(row, out) } else { 0.0 });
             return Self(Packed::Tiles(packed));
         }
         let _ = dilation;
@@ -57,8 +54,7 @@ impl ConvFilter {
     }
 }
 
-/// [`conv::convolve_rows`] with a filter in bf16. In tiles the inputs are rounded to bf16 as well; they
-/// should be finite (an infinite value makes pixels NaN that are no neighbours of it).
+/// [`conv::convolve_rows`] with a filter in bf16. In tiles the inputs are rounded to bf16 as well.
 ///
 /// # Panics
 /// As [`conv::convolve_rows`].
@@ -91,87 +87,55 @@ fn in_tiles<C: Element>(
     epilogue: Epilogue,
     scratch: &mut Buffer<bf16>,
 ) {
-    let ConvGeometry { outputs, channels, stride, dilation } = geometry;
-    assert!(3 * channels <= K_STEP && dilation == 1, "geometry of the filter");
+    let ConvGeometry { outputs, channels, dilation, .. } = geometry;
+    assert!(9 * channels <= K_STEP && dilation == 1, "geometry of the filter");
     assert_eq!(output.rows, inputs.len() * outputs, "rows of pixels of the output");
-    conv::check_columns(filter.isa, filter.n(), first_column, output.columns, epilogue);
     let needed = geometry.input_len();
-    // What the last pixel's step reads beyond them is zero.
-    let row_len = (needed + K_STEP).next_multiple_of(K_STEP);
-    let rows = scratch.at_least(3 * inputs.len() * row_len);
-    for (from, to) in inputs.as_flattened().iter().zip(rows.chunks_exact_mut(row_len)) {
-        assert!(from.len() >= needed, "padded row of {} values, {needed} needed", from.len());
-        let (values, slack) = to.split_at_mut(needed);
-        convert(filter.isa, &from[..needed], values);
-        slack.fill(bf16::ZERO);
+    let patches = scratch.at_least(inputs.len() * outputs * K_STEP);
+    for (rows, patches) in inputs.iter().zip(patches.chunks_exact_mut((outputs * K_STEP).max(1))) {
+        for row in rows {
+            assert!(row.len() >= needed, "padded row of {} values, {needed} needed", row.len());
+        }
+        // SAFETY: the rows are as long as was checked, a filter is packed for tiles only where AVX-512 and its
+        // bf16 instructions are, and so many patches fit.
+        unsafe { gather(geometry, rows.map(<[f32]>::as_ptr), patches.as_mut_ptr()) };
     }
-    let across = outputs.div_ceil(amx::TILE_ROWS);
-    let pixels = Pixels {
-        rows: &*rows,
-        row_len,
-        outputs,
-        stride: stride * channels,
-        across,
-        count: inputs.len() * across,
-        height: outputs.div_ceil(across.max(1)),
+    let patches = MatrixRef::new(patches, output.rows, K_STEP, K_STEP);
+    gemm(patches, filter, first_column, output, epilogue);
+}
+
+/// The patches of a row of outputs, in bf16: of each output its nine pixels, and zeros up to a step.
+///
+/// # Safety
+/// AVX-512F, BW, VL and BF16 must be present, the three rows hold what the geometry asks for, and a patch have no
+/// more than a step.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn gather(geometry: ConvGeometry, rows: [*const f32; 3], patches: *mut bf16) {
+    use std::arch::x86_64::*;
+
+    /// Values of a vector: half of a patch.
+    const LANES: usize = K_STEP / 2;
+    let ConvGeometry { outputs, channels, stride, .. } = geometry;
+    let run = 3 * channels;
+    // Of each row its place in the patch, the part of it in either half.
+    let part = |row: usize, half: usize| {
+        let bits = ((1u32 << run) - 1) << (row * run);
+        (bits >> (half * LANES)) as __mmask16
     };
-    // SAFETY: what the rows hold was checked, and that the panels and the bias cover the columns; the
-    // filter is packed for tiles only where they are.
-    unsafe { amx::run(&pixels, filter, first_column, output, epilogue) }
-}
-
-/// Rows of output pixels, from three input rows each.
-#[cfg(target_arch = "x86_64")]
-struct Pixels<'a> {
-    rows: &'a [bf16],
-    row_len: usize,
-    outputs: usize,
-    /// Values between the inputs of neighbouring outputs.
-    stride: usize,
-    /// Tile rows of a row of outputs,
-    across: usize,
-    /// and of all rows.
-    count: usize,
-    /// Outputs of a tile row.
-    height: usize,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Pixels<'_> {
-    /// The first output of a tile row.
-    fn output(&self, tile: usize) -> usize {
-        (tile % self.across * self.height).min(self.outputs - self.height)
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl TileRows for Pixels<'_> {
-    fn count(&self) -> usize {
-        self.count
-    }
-
-    fn height(&self) -> usize {
-        self.height
-    }
-
-    fn stride(&self) -> usize {
-        self.stride
-    }
-
-    fn segments(&self) -> usize {
-        3
-    }
-
-    fn k(&self) -> usize {
-        K_STEP
-    }
-
-    fn row(&self, tile: usize) -> usize {
-        tile / self.across * self.outputs + self.output(tile)
-    }
-
-    fn start(&self, tile: usize, segment: usize) -> *const bf16 {
-        let row = (3 * (tile / self.across) + segment) * self.row_len;
-        self.rows[row + self.output(tile) * self.stride..].as_ptr()
+    for output in 0..outputs {
+        let at = output * stride * channels;
+        // SAFETY: only those lanes of a vector are read that are values of a row.
+        unsafe {
+            let mut halves = [_mm512_setzero_ps(); 2];
+            for (half, v) in halves.iter_mut().enumerate() {
+                for (row, start) in rows.into_iter().enumerate() {
+                    let from = start.wrapping_add(at + half * LANES).wrapping_sub(row * run);
+                    *v = _mm512_mask_loadu_ps(*v, part(row, half), from);
+                }
+            }
+            let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(halves[1], halves[0]));
+            _mm512_storeu_si512(patches.add(output * K_STEP).cast(), both);
+        }
     }
 }

@@ -79,6 +79,16 @@ pub fn column_step(isa: Isa) -> usize {
     panel_width(isa)
 }
 
+/// Makes products in tiles on this thread take it that tile registers are few, or many, for tests of both: they
+/// find out by themselves.
+#[doc(hidden)]
+pub fn assume_few_tile_registers(few: bool) {
+    #[cfg(target_arch = "x86_64")]
+    registers::assume(few);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = few;
+}
+
 /// A row stride for matrices of `columns` values of bf16: whole cache lines, so that no vector or tile
 /// row of an aligned matrix straddles two, and an odd number of them, so that the rows of a matrix
 /// whose width is a power of two do not fall on the same cache sets. [`gemm`] takes any stride.

@@ -38,8 +38,7 @@ pub(super) fn few() -> bool {
     KNOWN.get().few
 }
 
-/// What [`few`] says on this thread until the next trial, a very long time.
-#[cfg(test)]
+/// What [`few`] says on this thread from now on.
 pub(super) fn assume(few: bool) {
     // SAFETY: every x86-64 processor has it.
     let since = unsafe { _rdtsc() };
