@@ -5,11 +5,15 @@ mod amx;
 mod support;
 
 use half::bf16;
-use mobilenet_kernels::bf16::{PackedBf16, column_step, gemm, gemm_transposed_accumulate, padded_stride};
+use mobilenet_kernels::bf16::conv::{ConvFilter, convolve_rows};
+use mobilenet_kernels::bf16::{
+    PackedBf16, assume_few_tile_registers, column_step, gemm, gemm_transposed_accumulate, padded_stride,
+};
+use mobilenet_kernels::conv::ConvGeometry;
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef, column_blocks};
 use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Buffer, Clamp, Isa};
-use mobilenet_reference::{dense, magnitudes, widen};
+use mobilenet_reference::{Geometry, Pads, conv, dense, magnitudes, widen};
 use support::{Random, SENTINEL, assert_within, with_gaps, without_gaps};
 
 /// Depths and widths around pairs, vectors and tiles.
@@ -20,6 +24,16 @@ fn every_isa() -> Vec<Isa> {
     let mut all = Isa::testable();
     all.extend(amx::isa().filter(|isa| !all.contains(isa)));
     all
+}
+
+/// What is computed by the way for many tile registers, which must be the same by the one for few.
+fn either_way(what: &str, compute: impl Fn() -> Vec<f32>) -> Vec<f32> {
+    let [many, few] = [false, true].map(|few| {
+        assume_few_tile_registers(few);
+        compute()
+    });
+    assert!(many == few, "{what}: other bits with few tile registers");
+    many
 }
 
 fn rounded(values: &[f32]) -> Vec<bf16> {
@@ -88,9 +102,11 @@ fn check_product(isas: &[Isa], rows: usize, k: usize, n: usize, seed: u64) {
         let mut packed = PackedBf16::new(isa, k, n);
         packed.pack_transposed(&weight);
 
-        let mut c = vec![SENTINEL; rows * c_stride];
-        gemm(a, &packed, 0, MatrixMut::new(&mut c, rows, n, c_stride), end);
-        let found = without_gaps(&c, rows, n, c_stride);
+        let found = either_way(&what, || {
+            let mut c = vec![SENTINEL; rows * c_stride];
+            gemm(a, &packed, 0, MatrixMut::new(&mut c, rows, n, c_stride), end);
+            without_gaps(&c, rows, n, c_stride)
+        });
         // Each product and addition rounds once at most; the bias is one term more, and the sums
         // of even and odd k come together in one more addition a step.
         assert_within(&what, &found, &exact, &magnitude, k + k.div_ceil(32) + 2);
@@ -218,6 +234,61 @@ fn bits_do_not_depend_on_how_the_work_is_cut() {
     }
 }
 
+/// Images and filters whose values bf16 has, so that every way multiplies the same numbers.
+#[test]
+fn first_convolutions() {
+    for isa in every_isa() {
+        for (i, width) in [3, 4, 17, 31, 33, 34, 100].into_iter().enumerate() {
+            for (channels, stride, outputs) in [(3, 2, 32), (3, 1, 9), (1, 2, 40), (2, 1, 64), (4, 2, 33)] {
+                let what = format!("{} {width}x{channels} stride {stride} to {outputs}", isa.name());
+                let g = Geometry {
+                    batch: 1,
+                    height: 5,
+                    width,
+                    kernel: 3,
+                    stride,
+                    dilation: 1,
+                    pads: Pads::default(),
+                };
+                let mut random = Random((i * 10 + channels) as u64);
+                let x = widened(&rounded(&random.values(g.height * width * channels)));
+                let weight = widened(&rounded(&random.values(outputs * channels * 9)));
+                let bias = random.values(outputs);
+                let end = Epilogue { bias: Some(&bias), clamp: None, lowered: None };
+                let filter = ConvFilter::new(isa, (channels, 1), outputs, |row, out| {
+                    weight[(out * channels + row % channels) * 9 + row / channels]
+                });
+                let geometry = ConvGeometry { outputs: g.output_width(), channels, stride, dilation: 1 };
+                let row = |y: usize| &x[y * width * channels..][..width * channels];
+                let inputs: Vec<[&[f32]; 3]> =
+                    (0..g.output_height()).map(|y| [0, 1, 2].map(|k| row(y * stride + k))).collect();
+                let pixels = g.output_pixels();
+                let found = either_way(&what, || {
+                    let mut y = vec![SENTINEL; pixels * outputs];
+                    let c = MatrixMut::new(&mut y, pixels, outputs, outputs);
+                    convolve_rows(geometry, &inputs, &filter, 0, c, end, &mut Buffer::default());
+                    y
+                });
+                let with_bias = |mut y: Vec<f64>, bias: Vec<f64>| {
+                    y.iter_mut().enumerate().for_each(|(i, y)| *y += bias[i % outputs]);
+                    y
+                };
+                let exact = conv::conv2d(&widen(&x), &widen(&weight), channels, outputs, &g);
+                let magnitude = conv::conv2d(
+                    &magnitudes(&widen(&x)),
+                    &magnitudes(&widen(&weight)),
+                    channels,
+                    outputs,
+                    &g,
+                );
+                let exact = with_bias(exact, widen(&bias));
+                let magnitude = with_bias(magnitude, magnitudes(&widen(&bias)));
+                assert_within(&what, &found, &exact, &magnitude, 9 * channels + 3);
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_are_whole_lines_and_not_all_on_one_set() {
     for isa in every_isa() {
@@ -251,17 +322,19 @@ fn check_transposed(isas: &[Isa], rows: usize, m: usize, n: usize, seed: u64) {
         let (a_stride, b_stride) = (stride(m, seed % 3), stride(n, seed / 3 % 3));
         let c_stride = n + seed as usize % 4;
         let (spread_a, spread_b) = (spread(&a, m, a_stride), spread(&b, n, b_stride));
-        let mut c = with_gaps(&before, n, c_stride, SENTINEL);
-        let mut scratch = Buffer::zeros(10_000);
-        scratch.fill(f32::NAN);
-        gemm_transposed_accumulate(
-            isa,
-            MatrixRef::new(&spread_a, rows, m, a_stride),
-            MatrixRef::new(&spread_b, rows, n, b_stride),
-            MatrixMut::new(&mut c, m, n, c_stride),
-            &mut scratch,
-        );
-        let found = without_gaps(&c, m, n, c_stride);
+        let found = either_way(&what, || {
+            let mut c = with_gaps(&before, n, c_stride, SENTINEL);
+            let mut scratch = Buffer::zeros(10_000);
+            scratch.fill(f32::NAN);
+            gemm_transposed_accumulate(
+                isa,
+                MatrixRef::new(&spread_a, rows, m, a_stride),
+                MatrixRef::new(&spread_b, rows, n, b_stride),
+                MatrixMut::new(&mut c, m, n, c_stride),
+                &mut scratch,
+            );
+            without_gaps(&c, m, n, c_stride)
+        });
         // As above; where rows are taken in blocks, each adds to C once.
         assert_within(&what, &found, &exact, &magnitude, rows + rows.div_ceil(32) + 3);
     }

@@ -77,9 +77,8 @@ pub(super) trait Number: Element {
     /// Whether what inference keeps is less what it lies around: see `centre.rs`.
     const CENTRED: bool;
 
-    /// Values of the weights that are asked for while one depthwise output is computed: what the memory gives
-    /// in that time.
-    const AHEAD: usize;
+    /// Depthwise outputs for each value of the weights that is asked for while they are computed, if it is.
+    const OUTPUTS_AHEAD: Option<usize>;
 
     /// Rows of a product's left side, in training, are cut into chunks of multiples of so many: whole
     /// tiles.
@@ -168,7 +167,7 @@ impl Number for f32 {
     type ConvFilter = PackedB;
 
     const CENTRED: bool = false;
-    const AHEAD: usize = 2;
+    const OUTPUTS_AHEAD: Option<usize> = Some(2);
     const FEW_PIXELS: usize = 49;
     // 1.2 MB.
     const LARGE_MAP: usize = 300 * 1024;
@@ -265,7 +264,7 @@ impl Number for bf16 {
 
     const CENTRED: bool = true;
     // (With AMX it is the faster.)
-    const AHEAD: usize = 0;
+    const OUTPUTS_AHEAD: Option<usize> = None;
     // (Maps are half as large, and with tiles weights are soon what is waited for.)
     const FEW_PIXELS: usize = 196;
     // 0.6 MB.

@@ -192,7 +192,9 @@ impl<E: Number> Stage<E> {
                     Filter::Full(_) => &[],
                 };
                 element::prefetch(plan.isa, self.centre.as_deref().unwrap_or_default());
-                let ahead = &ahead[..ahead.len().min(E::AHEAD * pixels * self.layer.input.channels)];
+                let values = pixels * self.layer.input.channels;
+                let most = E::OUTPUTS_AHEAD.map_or(0, |outputs| values / outputs);
+                let ahead = &ahead[..ahead.len().min(most)];
                 depthwise.rows(plan, input, rows, (patches, stride), ahead);
                 return self.multiply(plan, patches, pixels, (first_column, output));
             }
