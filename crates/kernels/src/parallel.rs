@@ -46,12 +46,17 @@ struct Job {
     data: *const (),
 }
 
-struct Shared {
+/// A job that workers enter: on one cache line, so that who enters has the job with it.
+struct Open {
+    /// Workers that have entered, and [`CLOSED`].
+    entered: AtomicUsize,
     job: UnsafeCell<Option<Job>>,
-    /// Counts jobs; a change publishes `job`.
+}
+
+struct Shared {
+    open: Lone<Open>,
+    /// Counts jobs; a change publishes `open`.
     epoch: Lone<AtomicUsize>,
-    /// Workers that have entered the current job, and [`CLOSED`].
-    entered: Lone<AtomicUsize>,
     /// Workers that have left it.
     left: Lone<AtomicUsize>,
     asleep: Vec<Lone<AtomicBool>>,
@@ -98,9 +103,8 @@ impl Pool {
         let threads = threads.max(1);
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
-            job: UnsafeCell::new(None),
+            open: Lone(Open { entered: AtomicUsize::new(CLOSED), job: UnsafeCell::new(None) }),
             epoch: Lone::default(),
-            entered: Lone(AtomicUsize::new(CLOSED)),
             left: Lone::default(),
             asleep: (0..threads).map(|_| Lone::default()).collect(),
             places: (0..threads).map(|_| Lone(AtomicUsize::new(place::UNKNOWN))).collect(),
@@ -228,14 +232,15 @@ impl Pool {
         if self.workers.is_empty() {
             return work(0);
         }
+        let job = Job { call: call::<F>, data: std::ptr::from_ref(work).cast() };
         // SAFETY: no job runs (`turn` is held, the last job is closed and was waited for), so nobody
         // reads.
-        unsafe { *shared.job.get() = Some(Job { call: call::<F>, data: std::ptr::from_ref(work).cast() }) };
+        unsafe { *shared.open.0.job.get() = Some(job) };
         if shared.spins > 0 {
-            shared.places[0].0.store(place::current(), Ordering::Relaxed);
+            be_at(&shared.places[0], place::current());
         }
         shared.left.0.store(0, Ordering::Relaxed);
-        shared.entered.0.store(0, Ordering::Release);
+        shared.open.0.entered.store(0, Ordering::Release);
         shared.epoch.0.fetch_add(1, Ordering::SeqCst);
         for (worker, handle) in (1..).zip(&self.workers) {
             if shared.asleep[worker].0.swap(false, Ordering::SeqCst) {
@@ -243,7 +248,7 @@ impl Pool {
             }
         }
         let own = catch_unwind(AssertUnwindSafe(|| work(0)));
-        let entered = shared.entered.0.fetch_or(CLOSED, Ordering::AcqRel);
+        let entered = shared.open.0.entered.fetch_or(CLOSED, Ordering::AcqRel);
         let mut spins = 0;
         while shared.left.0.load(Ordering::Acquire) < entered {
             spins += 1;
@@ -299,12 +304,12 @@ fn work(shared: &Shared, worker: usize) {
         if shared.spins > 0 {
             part_company(&shared.places, worker);
         }
-        if shared.entered.0.fetch_add(1, Ordering::AcqRel) & CLOSED != 0 {
+        if shared.open.0.entered.fetch_add(1, Ordering::AcqRel) & CLOSED != 0 {
             // Too late; the next job begins to count anew.
             continue;
         }
         // SAFETY: the job was written before it was opened, and stays until all that entered left.
-        if let Some(job) = unsafe { *shared.job.get() } {
+        if let Some(job) = unsafe { *shared.open.0.job.get() } {
             // SAFETY: the closure lives until `fork_join` returns, which waits for all that entered.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data, worker) })) {
                 *shared.panicked.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(panic);
@@ -324,7 +329,14 @@ fn part_company(places: &[Lone<AtomicUsize>], worker: usize) {
         place::leave(here, others.map(|(_, place)| place.0.load(Ordering::Relaxed)));
         here = place::current();
     }
-    places[worker].0.store(here, Ordering::Relaxed);
+    be_at(&places[worker], here);
+}
+
+/// Notes where a thread is. (Written to only if that changes: else the others would have to fetch it every time.)
+fn be_at(place: &Lone<AtomicUsize>, here: usize) {
+    if place.0.load(Ordering::Relaxed) != here {
+        place.0.store(here, Ordering::Relaxed);
+    }
 }
 
 /// Something that falls into disjoint parts, one an item: [`chunks`] of a slice, or a tuple of such.

@@ -64,8 +64,8 @@ pub(super) unsafe fn gemm<C: Element>(product: Product<C>) {
     // The sums before, which are finished while the tiles are at work on the next ones.
     let end = End { columns: 0, bias: None, clamp: None, lowered: None };
     let mut before = Finish { end, from: std::ptr::null(), to: c.data, rows: 0, stride: c.stride };
-    // (No more than there must be of them, in the L1 cache.)
-    let group = if blocks > 1 { GROUP } else { 2 * together } / together;
+    // Turns whose sums are in memory. (No more than there must be, in the L1 cache.)
+    let group = if blocks > 1 { GROUP / together } else { 2 };
     // SAFETY: the caller's promises. Whole steps of A's rows are read in place, and what is left of k in
     // `tails`. B's panel has whole steps, filled up with zeros.
     unsafe {
@@ -95,7 +95,9 @@ pub(super) unsafe fn gemm<C: Element>(product: Product<C>) {
                     let two = together == 2 && tile + 1 < tiles;
                     let tiles = [tile, tile + usize::from(two)];
                     let wide = columns > TILE_COLUMNS;
-                    let mut work = Block { rows: [std::ptr::null(); 2], stride: 0, panel, two, wide };
+                    let start = |tile| a.data.as_ptr().wrapping_add(first_row(tile) * stride + k0);
+                    let stride_bytes = stride * size_of::<bf16>();
+                    let mut work = Block { rows: tiles.map(start), stride: stride_bytes, panel, two, wide };
                     let sums = sums.as_mut_ptr().add(slot * together).cast::<f32>();
                     let left = before.rows;
                     let share = left.div_ceil(all_steps.max(1));
@@ -104,9 +106,6 @@ pub(super) unsafe fn gemm<C: Element>(product: Product<C>) {
                     } else {
                         work.load(sums, size_of::<[f32; WIDTH]>(), height * WIDTH)
                     }
-                    let start = |tile| a.data.as_ptr().wrapping_add(first_row(tile) * stride + k0);
-                    work.rows = tiles.map(start);
-                    work.stride = stride * size_of::<bf16>();
                     for step in 0..all_steps {
                         if step == steps {
                             work.rows = tails.copy(work.rows, height, stride, tail);
@@ -138,8 +137,8 @@ pub(super) unsafe fn gemm<C: Element>(product: Product<C>) {
             }
         }
         before.finish(before.rows);
-        let steps = k.div_ceil(K_STEP);
-        if height > TILE_ROWS / 2 && tiles * steps * c.columns.div_ceil(TILE_COLUMNS) >= LONG {
+        let products = tiles * k.div_ceil(K_STEP) * c.columns.div_ceil(TILE_COLUMNS);
+        if height > TILE_ROWS / 2 && products >= LONG {
             registers::look();
         }
     }
