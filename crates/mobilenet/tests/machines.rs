@@ -2,9 +2,11 @@
 //! them than cores, too), odd batches, and several executors at work at once.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use mobilenet::cpu::{CpuExecutor, CpuOptions};
+use mobilenet::cpu::{CpuExecutor, CpuOptions, Precision};
 use mobilenet::rng::Rng;
 use mobilenet::{Architecture, Executor, Tensor, Weights};
 use mobilenet_kernels::Isa;
@@ -71,6 +73,41 @@ fn instruction_sets_agree() {
         // Batch statistics of a few pixels divide by small deviations: training is less exact.
         assert!(errors[0] <= 1e-5 && errors[1] <= 1e-4, "{}: {errors:?}", isa.name());
     }
+}
+
+/// Threads get as much of an image's layers as they were fast, which is never the same here.
+#[test]
+fn a_core_that_is_busy_now_and_then_changes_no_bit() {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // (Not for ever, should anything below panic.)
+            let begin = Instant::now();
+            while !stop.load(Ordering::Relaxed) && begin.elapsed() < Duration::from_secs(60) {
+                let start = Instant::now();
+                while start.elapsed() < Duration::from_millis(3) {
+                    std::hint::spin_loop();
+                }
+                thread::sleep(Duration::from_millis(4));
+            }
+        });
+        let same = [Precision::F32, Precision::Bf16].map(|precision| {
+            let a = architecture();
+            let weights = Weights::random(&a, 7).unwrap();
+            let image = images(1, 48);
+            let mut executors = [1, 2, 3].map(|threads| {
+                let options = CpuOptions { threads: Some(threads), precision, ..CpuOptions::default() };
+                CpuExecutor::new(&a, &weights, &options).unwrap()
+            });
+            let [one, others @ ..] = &mut executors;
+            let expected = one.infer(&image).unwrap();
+            let same =
+                |executor: &mut CpuExecutor| (0..50).all(|_| executor.infer(&image).unwrap() == expected);
+            others.iter_mut().all(same)
+        });
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(same, [true; 2], "in f32, in bf16");
+    });
 }
 
 #[test]
