@@ -179,10 +179,13 @@ impl Pool {
             if range.is_empty() {
                 return;
             }
-            let start = Instant::now();
+            // (Some targets without threads have no clock, either.)
+            let start = (threads > 1).then(Instant::now);
             // SAFETY: `run_items` gives every share to one thread, once, and the shares are disjoint.
             f(range.clone(), scratch, unsafe { parts.parts(range) });
-            if worker == share {
+            if let Some(start) = start
+                && worker == share
+            {
                 let taken = start.elapsed().as_nanos() as u64;
                 self.taken[worker].0.store(taken.max(1), Ordering::Relaxed);
             }
