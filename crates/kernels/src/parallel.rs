@@ -173,9 +173,9 @@ impl Pool {
         for taken in &self.taken {
             taken.0.store(0, Ordering::Relaxed);
         }
-        let ends = shares.cut(items, threads);
+        shares.cut(items, threads);
         self.run_items(threads, scratch, |worker, share, scratch| {
-            let range = if share == 0 { 0 } else { ends[share - 1] }..ends[share];
+            let range = shares.range(share);
             if range.is_empty() {
                 return;
             }

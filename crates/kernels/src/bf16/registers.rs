@@ -40,9 +40,7 @@ pub(super) fn few() -> bool {
 
 /// What [`few`] says on this thread from now on.
 pub(super) fn assume(few: bool) {
-    // SAFETY: every x86-64 processor has it.
-    let since = unsafe { _rdtsc() };
-    KNOWN.set(Known { few, since, good_for: u64::MAX });
+    KNOWN.set(Known { few, since: 0, good_for: u64::MAX });
 }
 
 /// Finds out anew whether there are few, if it is time to. All tiles are lost.

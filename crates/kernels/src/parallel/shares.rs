@@ -1,5 +1,7 @@
 //! How much of a piece of work each thread gets.
 
+use std::ops::Range;
+
 /// What a share follows the last measurement by.
 const FOLLOW: f64 = 0.25;
 
@@ -10,20 +12,17 @@ const FOLLOW: f64 = 0.25;
 /// done at the same time.
 #[derive(Clone, Debug, Default)]
 pub struct Shares {
-    /// Each thread's speed, whose mean is 1.
+    /// Each thread's speed, against the mean.
     speeds: Vec<f64>,
-    /// How many items each did last, and where its own ended.
-    items: Vec<usize>,
+    /// Where its items end.
     ends: Vec<usize>,
 }
 
 impl Shares {
-    /// Cuts `0..items` into a range a thread, which begins where the one before ends: their ends. No range is empty
-    /// that need not be.
-    pub(super) fn cut(&mut self, items: usize, threads: usize) -> &[usize] {
+    /// Cuts `0..items` into a range a thread. None is empty that need not be.
+    pub(super) fn cut(&mut self, items: usize, threads: usize) {
         if self.speeds.len() != threads {
             self.speeds = vec![1.0; threads];
-            self.items = vec![0; threads];
             self.ends = vec![0; threads];
         }
         let all: f64 = self.speeds.iter().sum();
@@ -35,25 +34,29 @@ impl Shares {
             let most = items.saturating_sub(left).max(before);
             let end = if left == 0 { items } else { end.clamp((before + 1).min(most), most) };
             self.ends[worker] = end;
-            self.items[worker] = end - before;
             before = end;
         }
-        &self.ends
+    }
+
+    /// The items of a thread.
+    pub(super) fn range(&self, worker: usize) -> Range<usize> {
+        let start = worker.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start..self.ends[worker]
     }
 
     /// Learns what each thread took for its share, in any unit; 0 if it did not do it.
     pub(super) fn learn(&mut self, taken: impl Fn(usize) -> u64) {
-        let speed = |worker: usize| self.items[worker] as f64 / taken(worker) as f64;
         let threads = self.speeds.len();
         // Only what all of them did can be compared.
-        if threads < 2 || (0..threads).any(|worker| taken(worker) == 0 || self.items[worker] == 0) {
+        if threads < 2 || (0..threads).any(|worker| taken(worker) == 0 || self.range(worker).is_empty()) {
             return;
         }
-        let mean = (0..threads).map(speed).sum::<f64>() / threads as f64;
+        let speed = |worker: usize, shares: &Self| shares.range(worker).len() as f64 / taken(worker) as f64;
+        let mean = (0..threads).map(|worker| speed(worker, self)).sum::<f64>() / threads as f64;
         for worker in 0..threads {
             let known = self.speeds[worker];
             // (A thread that was interrupted is not slow.)
-            let found = (speed(worker) / mean).clamp(known / 2.0, known * 2.0);
+            let found = (speed(worker, self) / mean).clamp(known / 2.0, known * 2.0);
             self.speeds[worker] = known + FOLLOW * (found - known);
         }
     }
@@ -63,16 +66,20 @@ impl Shares {
 mod tests {
     use super::*;
 
+    fn lengths(shares: &Shares) -> Vec<usize> {
+        (0..shares.ends.len()).map(|worker| shares.range(worker).len()).collect()
+    }
+
     /// Threads that take so long for an item, and the same for whatever they do.
     fn settled(times: &[u64], fixed: u64, items: usize) -> Vec<usize> {
         let mut shares = Shares::default();
         for _ in 0..100 {
             shares.cut(items, times.len());
-            let done = shares.items.clone();
+            let done = lengths(&shares);
             shares.learn(|worker| fixed + times[worker] * done[worker] as u64);
         }
         shares.cut(items, times.len());
-        shares.items
+        lengths(&shares)
     }
 
     #[test]
@@ -91,9 +98,9 @@ mod tests {
             for items in 0..20 {
                 let mut shares = Shares::default();
                 for round in 0..10 {
-                    let ends = shares.cut(items, threads).to_vec();
-                    assert!(ends.is_sorted() && ends[threads - 1] == items);
-                    let filled = shares.items.iter().filter(|&&items| items > 0).count();
+                    shares.cut(items, threads);
+                    assert!(shares.ends.is_sorted() && shares.ends[threads - 1] == items);
+                    let filled = lengths(&shares).into_iter().filter(|&items| items > 0).count();
                     assert_eq!(filled, threads.min(items), "{items} items, {threads} threads");
                     shares.learn(|worker| 1 + (worker as u64 * 7 + round) % 5 * 1000);
                 }
@@ -106,6 +113,7 @@ mod tests {
         let mut shares = Shares::default();
         shares.cut(10, 2);
         shares.learn(|worker| [5, 0][worker]);
-        assert_eq!(shares.cut(10, 2), [5, 10]);
+        shares.cut(10, 2);
+        assert_eq!(lengths(&shares), [5, 5]);
     }
 }
