@@ -11,14 +11,24 @@ use super::lanes::{Lanes, Reads, Writes};
 use super::{ConvolveRows, RowEpilogue, RowGeometry, bounds, outside, rows_together, taps};
 use crate::simd::for_channel_blocks;
 
-/// A few output rows, one below the other.
+/// Input pixels of a stretch of output rows: as many as stay in the first-level cache, with the outputs, from one
+/// vector of channels to the next, whose values lie beside theirs in the same cache lines or the next ones.
+const STRETCH: usize = 28;
+
+/// A few output rows, one below the other, or a stretch of them.
 struct Rows<'a, E, O, const ROWS: usize, const INPUTS: usize> {
     geometry: RowGeometry,
-    /// The input rows that they reach over.
+    /// The input rows that they reach over, from the first pixel that is there on.
     inputs: [*const E; INPUTS],
+    /// Pixels that are there, and pixels before them that are not.
+    count: usize,
+    left: usize,
     weights: &'a [f32],
     epilogue: Option<RowEpilogue<'a>>,
     output: *mut O,
+    outputs: usize,
+    /// Values from one output row to the next.
+    output_row: usize,
 }
 
 /// The vector of channels at work.
@@ -47,28 +57,48 @@ pub(super) fn can(RowGeometry { outputs, stride, dilation, .. }: RowGeometry) ->
 #[inline(always)]
 pub(super) unsafe fn run<L: Reads<E> + Writes<O>, E, O>(s: L, work: ConvolveRows<'_, E, O>) {
     let ConvolveRows { geometry, inputs, weights, epilogue, output, ahead } = work;
-    let RowGeometry { outputs, channels, output_stride, stride, .. } = geometry;
+    let RowGeometry { outputs, channels, pixel_stride, output_stride, stride, .. } = geometry;
     let output = output.as_mut_ptr();
+    let (count, left) = match geometry.present {
+        Some(present) => (present.count, present.left),
+        None => ((outputs - 1) * stride + 3, 0),
+    };
+    let stretches = outputs.div_ceil(STRETCH / stride);
+    let stretch = outputs.div_ceil(stretches);
     // Asked for evenly.
     let groups = inputs.len().div_ceil(rows_together(stride));
-    let turns = groups * channels.div_ceil(L::LANES);
+    let turns = groups * stretches * channels.div_ceil(L::LANES);
     let mut ahead = ahead.chunks(ahead.len().div_ceil(turns.max(1)).max(1));
     let mut done = 0;
     while done < inputs.len() {
-        let left = &inputs[done..];
-        let together = chained(left, stride);
+        let rest = &inputs[done..];
+        let together = chained(rest, stride);
         let output = output.wrapping_add(done * outputs * output_stride);
         macro_rules! rows {
             ($rows:literal, $stride:literal, $inputs:literal) => {{
-                let mut rows = [left[0][0].as_ptr(); $inputs];
+                let mut rows = [rest[0][0].as_ptr(); $inputs];
                 for (at, row) in rows.iter_mut().enumerate() {
                     // The last output row's filter reaches over what the others do not.
                     let of = (at / $stride).min($rows - 1);
-                    *row = left[of][at - of * $stride].as_ptr();
+                    *row = rest[of][at - of * $stride].as_ptr();
                 }
-                let rows = Rows::<E, O, $rows, $inputs> { geometry, inputs: rows, weights, epilogue, output };
-                // SAFETY: the caller's promise, for each of these output rows.
-                unsafe { rows.convolve::<L, $stride>(s, &mut ahead) };
+                for first in (0..outputs).step_by(stretch) {
+                    // Of the pixels that the stretch reads some may lie before the first that is there.
+                    let pixel = (first * stride).saturating_sub(left).min(count);
+                    let rows = Rows::<E, O, $rows, $inputs> {
+                        geometry,
+                        inputs: rows.map(|row| row.wrapping_add(pixel * pixel_stride)),
+                        count: count - pixel,
+                        left: left.saturating_sub(first * stride),
+                        weights,
+                        epilogue,
+                        output: output.wrapping_add(first * output_stride),
+                        outputs: stretch.min(outputs - first),
+                        output_row: outputs * output_stride,
+                    };
+                    // SAFETY: the caller's promise, for each of these output rows.
+                    unsafe { rows.convolve::<L, $stride>(s, &mut ahead) };
+                }
                 $rows
             }};
         }
@@ -122,27 +152,21 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
         }
     }
 
-    /// Pixels that are there, and zero pixels before them.
-    #[inline(always)]
-    fn pixels(&self, stride: usize) -> (usize, usize) {
-        match self.geometry.present {
-            Some(present) => (present.count, present.left),
-            None => ((self.geometry.outputs - 1) * stride + 3, 0),
-        }
-    }
-
     /// At stride 1 a column of pixels belongs to three outputs, and is the last of the first of them.
     #[inline(always)]
     unsafe fn every_column<L: Reads<E> + Writes<O>, const PARTIAL: bool>(&self, channels: Channels<L>) {
-        let outputs = self.geometry.outputs;
-        let (count, left) = self.pixels(1);
+        let Self { count, left, outputs, .. } = *self;
         let start = [channels.start; ROWS];
-        // One column into the sums of three outputs.
+        // Where the next column of pixels is, and the next output: they are counted on, as multiplying would
+        // take registers.
+        let mut pixels = channels.first;
+        let mut to = self.output.wrapping_add(channels.first);
+        // The next column into the sums of three outputs.
         macro_rules! add {
-            ($pixel:expr, $first:ident $second:ident $third:ident) => {
+            ($first:ident $second:ident $third:ident) => {
                 self.add::<L, PARTIAL, 1, 3>(
                     channels,
-                    $pixel,
+                    &mut pixels,
                     [0, 1, 2],
                     [&mut $third, &mut $second, &mut $first],
                 )
@@ -151,10 +175,10 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
         // SAFETY: pixels before `count` are there, and outputs before `outputs`.
         unsafe {
             // Pixel p is the last of output p + left − 2; outputs before that of pixel 0 have none at all.
-            for output in 0..left.saturating_sub(2).min(outputs) {
+            for _ in 0..left.saturating_sub(2).min(outputs) {
                 let mut none = start;
                 self.around::<L, PARTIAL>(channels, 0..3, &mut none);
-                self.finish::<L, PARTIAL>(channels, output, none);
+                self.finish::<L, PARTIAL>(channels, &mut to, none);
             }
             // The next two lack their first columns.
             let (mut first, mut second) = (start, start);
@@ -167,29 +191,28 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
             let mut pixel = 0;
             while pixel < count && pixel + left < 2 {
                 let mut third = start;
-                add!(pixel, first second third);
+                add!(first second third);
                 (first, second) = (second, third);
                 pixel += 1;
             }
             let end = count.min((outputs + 2).saturating_sub(left));
             // The sums change places, instead of their values moving: three outputs in a round.
             while pixel + 3 <= end {
-                let output = pixel + left - 2;
                 let mut third = start;
-                add!(pixel, first second third);
-                self.finish::<L, PARTIAL>(channels, output, first);
+                add!(first second third);
+                self.finish::<L, PARTIAL>(channels, &mut to, first);
                 first = start;
-                add!(pixel + 1, second third first);
-                self.finish::<L, PARTIAL>(channels, output + 1, second);
+                add!(second third first);
+                self.finish::<L, PARTIAL>(channels, &mut to, second);
                 second = start;
-                add!(pixel + 2, third first second);
-                self.finish::<L, PARTIAL>(channels, output + 2, third);
+                add!(third first second);
+                self.finish::<L, PARTIAL>(channels, &mut to, third);
                 pixel += 3;
             }
             while pixel < end {
                 let mut third = start;
-                add!(pixel, first second third);
-                self.finish::<L, PARTIAL>(channels, pixel + left - 2, first);
+                add!(first second third);
+                self.finish::<L, PARTIAL>(channels, &mut to, first);
                 (first, second) = (second, third);
                 pixel += 1;
             }
@@ -201,7 +224,7 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
                     _ => (start, 0..3),
                 };
                 self.around::<L, PARTIAL>(channels, columns, &mut sums);
-                self.finish::<L, PARTIAL>(channels, output, sums);
+                self.finish::<L, PARTIAL>(channels, &mut to, sums);
             }
         }
     }
@@ -209,16 +232,17 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
     /// At stride 2 every other column of pixels belongs to two outputs, the others to one.
     #[inline(always)]
     unsafe fn every_other<L: Reads<E> + Writes<O>, const PARTIAL: bool>(&self, channels: Channels<L>) {
-        let outputs = self.geometry.outputs;
-        let (count, left) = self.pixels(2);
+        let Self { count, left, outputs, .. } = *self;
         let start = [channels.start; ROWS];
+        let mut pixels = channels.first;
+        let mut to = self.output.wrapping_add(channels.first);
         // Column k is pixel k − left; output x reads columns 2x to 2x + 2.
         let is_there = |column: usize| column >= left && column - left < count;
         // SAFETY: what `is_there` says, and that there are so many outputs.
         unsafe {
             let mut sums = start;
             if is_there(0) {
-                self.add::<L, PARTIAL, 2, 1>(channels, 0, [0], [&mut sums]);
+                self.add::<L, PARTIAL, 2, 1>(channels, &mut pixels, [0], [&mut sums]);
             } else {
                 self.around::<L, PARTIAL>(channels, 0..1, &mut sums);
             }
@@ -226,35 +250,35 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
                 let (middle, right) = (2 * output + 1, 2 * output + 2);
                 let mut next = start;
                 if is_there(middle) {
-                    self.add::<L, PARTIAL, 2, 1>(channels, middle - left, [1], [&mut sums]);
+                    self.add::<L, PARTIAL, 2, 1>(channels, &mut pixels, [1], [&mut sums]);
                 } else {
                     self.around::<L, PARTIAL>(channels, 1..2, &mut sums);
                 }
                 if is_there(right) {
-                    self.add::<L, PARTIAL, 2, 2>(channels, right - left, [0, 2], [&mut next, &mut sums]);
+                    self.add::<L, PARTIAL, 2, 2>(channels, &mut pixels, [0, 2], [&mut next, &mut sums]);
                 } else {
                     self.around::<L, PARTIAL>(channels, 0..1, &mut next);
                     self.around::<L, PARTIAL>(channels, 2..3, &mut sums);
                 }
-                self.finish::<L, PARTIAL>(channels, output, sums);
+                self.finish::<L, PARTIAL>(channels, &mut to, sums);
                 sums = next;
             }
         }
     }
 
-    /// Adds a column of pixels to the sums of outputs of which it is column `columns[i]`.
+    /// Adds the column of pixels `pixels` values into the rows to the sums of outputs of which it is column
+    /// `columns[i]`, and goes on to the next.
     #[inline(always)]
     unsafe fn add<L: Reads<E> + Writes<O>, const PARTIAL: bool, const STRIDE: usize, const OUTPUTS: usize>(
         &self,
-        Channels { s, first, n, weights, .. }: Channels<L>,
-        pixel: usize,
+        Channels { s, n, weights, .. }: Channels<L>,
+        pixels: &mut usize,
         columns: [usize; OUTPUTS],
         mut sums: [&mut [L::V; ROWS]; OUTPUTS],
     ) {
-        let at = pixel * self.geometry.pixel_stride + first;
         for (y, input) in self.inputs.into_iter().enumerate() {
-            // SAFETY: the pixel is there (the caller's promise).
-            let value = unsafe { s.read::<PARTIAL>(input.wrapping_add(at), n) };
+            // SAFETY: the column is there (the caller's promise).
+            let value = unsafe { s.read::<PARTIAL>(input.wrapping_add(*pixels), n) };
             for row in 0..ROWS {
                 if y < row * STRIDE || y >= row * STRIDE + 3 {
                     continue;
@@ -265,6 +289,7 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
                 }
             }
         }
+        *pixels += self.geometry.pixel_stride;
     }
 
     /// Adds the columns `columns` of an output, in which there are no pixels.
@@ -288,19 +313,18 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
         }
     }
 
-    /// Bounds and stores one output of each row.
+    /// Bounds and stores one output of each row, and goes on to the next.
     #[inline(always)]
     unsafe fn finish<L: Reads<E> + Writes<O>, const PARTIAL: bool>(
         &self,
-        Channels { s, first, n, low, high, .. }: Channels<L>,
-        output: usize,
+        Channels { s, n, low, high, .. }: Channels<L>,
+        to: &mut *mut O,
         sums: [L::V; ROWS],
     ) {
-        let RowGeometry { outputs, output_stride, .. } = self.geometry;
         for (row, sum) in sums.into_iter().enumerate() {
-            let to = self.output.wrapping_add((row * outputs + output) * output_stride + first);
-            // SAFETY: each of the rows has so many outputs (the caller's promise).
-            unsafe { s.write::<PARTIAL>(to, s.clamp(sum, low, high), n) };
+            // SAFETY: each of the rows has the output (the caller's promise).
+            unsafe { s.write::<PARTIAL>(to.wrapping_add(row * self.output_row), s.clamp(sum, low, high), n) };
         }
+        *to = to.wrapping_add(self.geometry.output_stride);
     }
 }
