@@ -62,6 +62,11 @@ impl<'a, T> MatrixMut<'a, T> {
         Self { data: data.as_mut_ptr(), rows, columns, stride, slice: PhantomData }
     }
 
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// The same matrix, lent.
     pub(crate) fn reborrow(&mut self) -> MatrixMut<'_, T> {
         MatrixMut { slice: PhantomData, ..*self }

@@ -80,6 +80,9 @@ pub(super) trait Number: Element {
     /// Depthwise outputs for each value of the weights that is asked for while they are computed, if it is.
     const OUTPUTS_AHEAD: Option<usize>;
 
+    /// How many values of the classifier to ask for while the last product of one image is at work.
+    const CLASSIFIER_AHEAD: usize;
+
     /// Rows of a product's left side, in training, are cut into chunks of multiples of so many: whole
     /// tiles.
     const CHUNK_STEP: usize;
@@ -127,13 +130,14 @@ pub(super) trait Number: Element {
         epilogue: Epilogue,
     );
 
-    /// The same with results for a feature map.
+    /// The same with results for a feature map. Where it helps, `ahead`, which is read next, is asked for meanwhile.
     fn multiply_to_map(
         a: MatrixRef<Self>,
         b: &Self::Packed,
         first_column: usize,
         c: MatrixMut<Self::Map>,
         epilogue: Epilogue,
+        ahead: &[Self],
     );
 
     /// The same with results in f32.
@@ -167,7 +171,9 @@ impl Number for f32 {
     type ConvFilter = PackedB;
 
     const CENTRED: bool = false;
-    const OUTPUTS_AHEAD: Option<usize> = Some(2);
+    const OUTPUTS_AHEAD: Option<usize> = Some(4);
+    // A megabyte: half of a second-level cache.
+    const CLASSIFIER_AHEAD: usize = 256 * 1024;
     const FEW_PIXELS: usize = 49;
     // 1.2 MB.
     const LARGE_MAP: usize = 300 * 1024;
@@ -230,8 +236,15 @@ impl Number for f32 {
         gemm::gemm(a, b, first_column, c, epilogue);
     }
 
-    fn multiply_to_map(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
-        gemm::gemm(a, b, first_column, c, epilogue);
+    fn multiply_to_map(
+        a: MatrixRef,
+        b: &PackedB,
+        first_column: usize,
+        c: MatrixMut,
+        epilogue: Epilogue,
+        ahead: &[f32],
+    ) {
+        gemm::gemm_ahead(a, b, first_column, c, epilogue, Ahead([ahead, &[]]));
     }
 
     fn multiply_to_f32(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
@@ -265,6 +278,8 @@ impl Number for bf16 {
     const CENTRED: bool = true;
     // (With AMX it is the faster.)
     const OUTPUTS_AHEAD: Option<usize> = None;
+    // (The last product is itself waiting for its weights.)
+    const CLASSIFIER_AHEAD: usize = 0;
     // (Maps are half as large, and with tiles weights are soon what is waited for.)
     const FEW_PIXELS: usize = 196;
     // 0.6 MB.
@@ -339,6 +354,7 @@ impl Number for bf16 {
         first_column: usize,
         c: MatrixMut<f16>,
         epilogue: Epilogue,
+        _: &[bf16],
     ) {
         products::gemm(a, b, first_column, c, epilogue);
     }

@@ -213,7 +213,23 @@ impl<E: Number> Stage<E> {
     ) {
         let Filter::Pointwise(filter) = &self.filter else { unreachable!("a pointwise layer") };
         let a = MatrixRef::new(patches, pixels, self.layer.input.channels, self.patch_stride(plan.isa));
-        E::multiply_to_map(a, filter, first_column, output, self.epilogue());
+        let ahead = self.classifier_ahead(plan, pixels, first_column..first_column + output.columns());
+        E::multiply_to_map(a, filter, first_column, output, self.epilogue(), ahead);
+    }
+
+    /// What a thread that computes these channels of the last map of one image will read first of the classifier,
+    /// if it takes as large a share of that.
+    fn classifier_ahead<'a>(&self, plan: &'a Plan<E>, pixels: usize, channels: Range<usize>) -> &'a [E] {
+        let is_last = plan.stages.last().is_some_and(|last| std::ptr::eq(last, self));
+        let Shape { channels: all, .. } = self.layer.output;
+        match &plan.classifier {
+            Some(classifier) if is_last && pixels == self.layer.output.pixels() => {
+                let panels = E::panels(classifier, 0);
+                let [start, end] = [channels.start, channels.end].map(|channel| panels.len() * channel / all);
+                &panels[start..end.min(start + E::CLASSIFIER_AHEAD)]
+            }
+            _ => &[],
+        }
     }
 
     fn epilogue(&self) -> Epilogue<'_> {
