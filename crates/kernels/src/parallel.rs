@@ -396,6 +396,38 @@ unsafe impl<'a, T: Send> Parts for Chunks<'a, T> {
     }
 }
 
+/// Ranges of the items of other parts, each of which is one item here.
+#[derive(Debug)]
+pub struct Ranges<'a, P> {
+    parts: P,
+    ends: &'a [usize],
+}
+
+/// Range i of the items of `parts` ends before `ends[i]`, where the next one starts.
+///
+/// # Panics
+/// If an end lies before the one before it.
+pub fn ranges<P: Parts>(parts: P, ends: &[usize]) -> Ranges<'_, P> {
+    assert!(ends.is_sorted(), "ranges that follow one another");
+    Ranges { parts, ends }
+}
+
+impl<P> Ranges<'_, P> {
+    fn start(&self, range: usize) -> usize {
+        range.checked_sub(1).map_or(0, |before| self.ends[before])
+    }
+}
+
+// SAFETY: the ranges of different items do not overlap, as their ends are in order.
+unsafe impl<P: Parts> Parts for Ranges<'_, P> {
+    type Part = P::Part;
+
+    unsafe fn parts(&self, items: Range<usize>) -> P::Part {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.parts.parts(self.start(items.start)..self.start(items.end)) }
+    }
+}
+
 // SAFETY: there is nothing to overlap.
 unsafe impl Parts for () {
     type Part = ();

@@ -8,7 +8,7 @@
 
 use half::bf16;
 use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef};
-use mobilenet_kernels::parallel::{Pool, Shares, chunks};
+use mobilenet_kernels::parallel::{Pool, Shares, chunks, ranges};
 use mobilenet_kernels::{Buffer, Clamp, Element, Isa, element, pooling};
 
 use super::plan::{Plan, Stage};
@@ -68,6 +68,8 @@ pub(super) struct InferenceIn<E: Number> {
     memory: Vec<Memory<E>>,
     /// The threads' shares of each stage's work on one image (of those taken depth first, with the last one's).
     shares: Vec<Shares>,
+    /// Where the groups of whole images of the last batch ended.
+    groups: Vec<usize>,
 }
 
 /// One thread's memory for inference.
@@ -202,6 +204,7 @@ impl<E: Number> InferenceIn<E> {
             pooled: Buffer::default(),
             memory: std::iter::repeat_with(Memory::default).take(threads).collect(),
             shares: Vec::new(),
+            groups: Vec::new(),
         }
     }
 
@@ -267,31 +270,28 @@ impl<E: Number> InferenceIn<E> {
         self.plan.fold(network, stages, false);
         let Network { engine, timing, .. } = network;
         let batch = images.count();
-        let Self { plan, maps, memory, shares, .. } = self;
+        let Self { plan, maps, memory, shares, groups, .. } = self;
         let plan = &*plan;
         shares.resize_with(plan.stages.len().max(shares.len()), Shares::default);
         let stages = &plan.stages[..stages];
         let threads = engine.pool.threads();
         // Layers can be told apart only where one follows the other.
         let first = if timing.is_on() { 1 } else { depth_first(stages) };
-        // A few whole images for each thread as long as there are enough for all.
-        let most = group_of(stages);
-        let mut done = 0;
-        while !timing.is_on() && batch - done >= threads {
-            let group = ((batch - done) / threads).min(most);
-            let items = (batch - done) / (group * threads) * threads;
-            let count = items * group;
-            let images = images.some(done..done + count);
-            let rows = &mut output[done * stride..][..count * stride];
-            let rows = chunks(rows, group * stride);
-            engine.pool.run(items, memory, rows, |item, memory, rows| {
-                let images = images.some(item * group..(item + 1) * group);
+        // Whole images for each thread as long as there are enough for all.
+        let each = if timing.is_on() { 0 } else { batch / threads };
+        let done = each * threads;
+        if each > 0 {
+            group_ends(each, group_of(stages), threads, groups);
+            let groups = &groups[..];
+            let rows = ranges(chunks(&mut output[..done * stride], stride), groups);
+            engine.pool.run(groups.len(), memory, rows, |item, memory, rows| {
+                let start = item.checked_sub(1).map_or(0, |before| groups[before]);
+                let images = images.some(start..groups[item]);
                 run_group(plan, stages, first, images, memory, |index, map, mean| {
                     let map = (map, stages.last().and_then(|stage| stage.centre.as_deref()));
                     end.write(plan.isa, map, mean, &mut rows[index * stride..][..stride]);
                 });
             });
-            done += count;
         }
         let stride_of = |index: usize| output_stride(&stages[index], stages.get(index + 1));
         for image in done..batch {
@@ -332,6 +332,19 @@ fn group_of<E: Number>(stages: &[Stage<E>]) -> usize {
     match stages.last() {
         Some(last) if last.depthwise.is_some() => (PIXELS / last.layer.output.pixels()).clamp(1, MOST),
         _ => 1,
+    }
+}
+
+/// Cuts `each` images for each of `threads` into groups of at most `most`, smaller ones last: a thread that is done
+/// takes what another has left, and the less that is, the less the others wait for it.
+fn group_ends(each: usize, most: usize, threads: usize, ends: &mut Vec<usize>) {
+    ends.clear();
+    for thread in 0..threads {
+        let (mut end, all) = (thread * each, (thread + 1) * each);
+        while end < all {
+            end += (all - end).div_ceil(3).min(most);
+            ends.push(end);
+        }
     }
 }
 
@@ -495,5 +508,26 @@ impl End {
             }
         }
         element::convert(isa, values, &mut row[..values.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::group_ends;
+
+    #[test]
+    fn groups_of_images_end_small_and_every_thread_has_as_many() {
+        let mut ends = vec![7];
+        group_ends(16, 4, 2, &mut ends);
+        assert_eq!(ends, [4, 8, 11, 13, 14, 15, 16, 20, 24, 27, 29, 30, 31, 32]);
+        for (each, most, threads) in [(1, 4, 3), (2, 1, 2), (5, 8, 1), (100, 4, 7)] {
+            group_ends(each, most, threads, &mut ends);
+            assert!(ends.len().is_multiple_of(threads));
+            assert_eq!(ends.last(), Some(&(each * threads)));
+            assert!(
+                ends.iter().zip(std::iter::once(&0).chain(&ends)).all(|(end, start)| end - start <= most)
+            );
+            assert!((1..=threads).all(|thread| ends.contains(&(thread * each))));
+        }
     }
 }
