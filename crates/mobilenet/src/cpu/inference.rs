@@ -285,8 +285,8 @@ impl<E: Number> InferenceIn<E> {
             let groups = &groups[..];
             let rows = ranges(chunks(&mut output[..done * stride], stride), groups);
             engine.pool.run(groups.len(), memory, rows, |item, memory, rows| {
-                let start = item.checked_sub(1).map_or(0, |before| groups[before]);
-                let images = images.some(start..groups[item]);
+                let end_image = groups[item];
+                let images = images.some(end_image - rows.len() / stride..end_image);
                 run_group(plan, stages, first, images, memory, |index, map, mean| {
                     let map = (map, stages.last().and_then(|stage| stage.centre.as_deref()));
                     end.write(plan.isa, map, mean, &mut rows[index * stride..][..stride]);
