@@ -4,47 +4,45 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use crate::element::Element;
-
-/// One cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; LINE]);
-
-const LINE: usize = 64;
+use crate::pages::Memory;
 
 /// A slice whose first value starts a cache line, so that the vector loads of rows that are whole
-/// lines never straddle two.
-#[derive(Clone)]
+/// lines never straddle two. Large ones lie in large pages where the system has them.
 pub struct Buffer<T = f32> {
-    lines: Vec<Line>,
+    memory: Memory,
     len: usize,
     values: PhantomData<T>,
 }
 
 impl<T> Default for Buffer<T> {
     fn default() -> Self {
-        Self { lines: Vec::new(), len: 0, values: PhantomData }
+        Self { memory: Memory::zeros(0), len: 0, values: PhantomData }
     }
 }
 
-/// Lines for `len` values. (An element is plain bits, of which all zeros are the value zero.)
-fn lines<T: Element>(len: usize) -> usize {
-    (len * size_of::<T>()).div_ceil(LINE)
+impl<T: Element> Clone for Buffer<T> {
+    fn clone(&self) -> Self {
+        let mut buffer = Self::zeros(self.len);
+        buffer.copy_from_slice(self);
+        buffer
+    }
 }
 
 impl<T: Element> Buffer<T> {
-    /// `len` zeros.
+    /// `len` zeros. (An element is plain bits, of which all zeros are the value zero.)
     pub fn zeros(len: usize) -> Self {
-        Self { lines: vec![Line([0; LINE]); lines::<T>(len)], len, values: PhantomData }
+        Self { memory: Memory::zeros(len * size_of::<T>()), len, values: PhantomData }
     }
 
     /// Makes room for `len` values and returns them; what they hold is left over from before.
     /// Memory is only ever taken, never given back, so that varying sizes do not allocate for long.
     pub fn at_least(&mut self, len: usize) -> &mut [T] {
-        if len > self.len {
-            self.lines.resize(lines::<T>(len), Line([0; LINE]));
-            self.len = len;
+        if len * size_of::<T>() > self.memory.bytes() {
+            let mut longer = Self::zeros(len);
+            longer[..self.len].copy_from_slice(self);
+            *self = longer;
         }
+        self.len = self.len.max(len);
         &mut self[..len]
     }
 }
@@ -53,16 +51,16 @@ impl<T: Element> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `len` values fit into the lines, which are aligned for any element; an element is
+        // SAFETY: the memory has room for `len` values and is aligned for any element; an element is
         // valid for all bits (the trait is sealed: f32, bf16 and f16).
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.memory.start().as_ptr().cast(), self.len) }
     }
 }
 
 impl<T: Element> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`, and `self` is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start().as_ptr().cast(), self.len) }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod element;
 pub mod gemm;
 pub mod im2col;
 pub mod isa;
+mod pages;
 pub mod parallel;
 pub mod peak;
 pub mod pooling;
