@@ -361,7 +361,7 @@ fn run_group<E: Number>(
     let Memory { kept, maps: [current, next], patches, gathered, padded, end } = memory;
     let count = images.count();
     // From here on the product's rows are those of all images.
-    let few = |stage: &Stage<E>| stage.layer.output.pixels() <= E::FEW_PIXELS && stage.depthwise.is_some();
+    let few = |stage: &Stage<E>| stage.is_small() && stage.depthwise.is_some();
     let together = match stages.iter().rposition(|stage| !few(stage)) {
         Some(last) if count > 1 => (last + 1).max(first),
         _ => stages.len(),

@@ -87,8 +87,12 @@ pub(super) trait Number: Element {
     /// tiles.
     const CHUNK_STEP: usize;
 
-    /// Feature maps of at most so many pixels are taken through inference for several images together, if
-    /// there are: their weights are many beside their pixels.
+    /// Values of patches, or of results, that a stage computes at a time, where pixels are more than
+    /// [`Number::FEW_PIXELS`].
+    const PATCHES: usize;
+
+    /// Feature maps of at most so many pixels are computed whole, and for several images together, if there are:
+    /// their weights are many beside their pixels.
     const FEW_PIXELS: usize;
 
     /// Feature maps of more values than this do not stay in the second-level cache beside the weights
@@ -174,6 +178,9 @@ impl Number for f32 {
     const OUTPUTS_AHEAD: Option<usize> = Some(4);
     // A megabyte: half of a second-level cache.
     const CLASSIFIER_AHEAD: usize = 256 * 1024;
+    // 128 KB, of which what is read again lies in the caches near; and weights are read again from the second level
+    // as fast as they are multiplied with.
+    const PATCHES: usize = 32 * 1024;
     const FEW_PIXELS: usize = 49;
     // 1.2 MB.
     const LARGE_MAP: usize = 300 * 1024;
@@ -280,6 +287,8 @@ impl Number for bf16 {
     const OUTPUTS_AHEAD: Option<usize> = None;
     // (The last product is itself waiting for its weights.)
     const CLASSIFIER_AHEAD: usize = 0;
+    // 256 KB. (With tiles it is the weights that would be waited for.)
+    const PATCHES: usize = 128 * 1024;
     // (Maps are half as large, and with tiles weights are soon what is waited for.)
     const FEW_PIXELS: usize = 196;
     // 0.6 MB.

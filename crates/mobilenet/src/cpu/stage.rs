@@ -144,13 +144,20 @@ impl<E: Number> Stage<E> {
         E::padded_stride(isa, self.layer.input.channels)
     }
 
-    /// Output rows whose patches and results stay in the second-level cache beside the weights.
+    /// Output rows whose patches are computed at a time, before the product reads them.
     fn together(&self, isa: Isa) -> usize {
-        /// Values: half a megabyte.
-        const PATCHES: usize = 128 * 1024;
         let Shape { width, channels, .. } = self.layer.output;
-        let rows = PATCHES / (width * self.patch_stride(isa).max(channels));
-        if self.depthwise.is_some() { rows.max(1) } else { rows.clamp(1, MOST_ROWS) }
+        let rows = E::PATCHES / (width * self.patch_stride(isa).max(channels));
+        match &self.depthwise {
+            Some(_) if self.is_small() => self.layer.output.height,
+            Some(_) => rows.max(1),
+            None => rows.clamp(1, MOST_ROWS),
+        }
+    }
+
+    /// Whether its weights are many beside its pixels, so that they should be read once for all of these.
+    pub fn is_small(&self) -> bool {
+        self.layer.output.pixels() <= E::FEW_PIXELS
     }
 
     /// Makes the output rows `rows`; their pixels are `stride` apart in `output`.
