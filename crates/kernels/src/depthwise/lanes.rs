@@ -137,25 +137,6 @@ mod halves {
         }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx512fp16,avx2,fma")]
-    unsafe fn by_way_of(to: *mut bf16, v: __m512h) -> (__m512, __m512) {
-        let (low, high);
-        unsafe {
-            std::arch::asm!(
-                "vmovups [{at}], {v}",
-                "vcvtph2psx {low}, [{at}]",
-                "vcvtph2psx {high}, [{at} + 32]",
-                at = in(reg) to,
-                v = in(zmm_reg) _mm512_castph_ps(v),
-                low = out(zmm_reg) low,
-                high = out(zmm_reg) high,
-                options(nostack, preserves_flags),
-            );
-        }
-        (low, high)
-    }
-
     // SAFETY (of every block below): the instruction sets are present where a `Halves` exists, and pointers are
     // valid for the lanes touched, by the trait's contract; masked lanes are not touched.
     #[allow(clippy::undocumented_unsafe_blocks)]
@@ -221,11 +202,6 @@ mod halves {
         #[inline(always)]
         unsafe fn write<const PARTIAL: bool>(self, to: *mut bf16, v: __m512h, n: usize) {
             unsafe {
-                if !PARTIAL {
-                    let (low, high) = by_way_of(to, v);
-                    let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-                    return _mm512_storeu_si512(to.cast(), both);
-                }
                 let low = _mm512_cvtxph_ps(_mm512_castph512_ph256(v));
                 let high = _mm512_extracti64x4_epi64::<1>(_mm512_castph_si512(v));
                 let high = _mm512_cvtxph_ps(_mm256_castsi256_ph(high));
