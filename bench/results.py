@@ -87,7 +87,7 @@ def cells(*values):
 
 
 def overview(named):
-    lines = [cells("job", "ours, ms", "fastest other", "its ms", "ours over it", "memory, ours over its"), "|---|---|---|---|---|---|"]
+    lines = [cells("job", "ours, ms", "fastest other of that run", "its ms", "ours over it", "memory, ours over its"), "|---|---|---|---|---|---|"]
     for record in named:
         own, rival = ours(record), fastest(record)
         if rival is None:

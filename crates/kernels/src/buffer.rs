@@ -20,6 +20,11 @@ impl<T> Default for Buffer<T> {
     }
 }
 
+/// Of `len` values. (More than can be told are more than there can be.)
+fn bytes_of<T>(len: usize) -> usize {
+    len.saturating_mul(size_of::<T>())
+}
+
 impl<T: Element> Clone for Buffer<T> {
     fn clone(&self) -> Self {
         let mut buffer = Self::zeros(self.len);
@@ -31,13 +36,13 @@ impl<T: Element> Clone for Buffer<T> {
 impl<T: Element> Buffer<T> {
     /// `len` zeros. (An element is plain bits, of which all zeros are the value zero.)
     pub fn zeros(len: usize) -> Self {
-        Self { memory: Memory::zeros(len * size_of::<T>()), len, values: PhantomData }
+        Self { memory: Memory::zeros(bytes_of::<T>(len)), len, values: PhantomData }
     }
 
     /// Makes room for `len` values and returns them; what they hold is left over from before.
     /// Memory is only ever taken, never given back, so that varying sizes do not allocate for long.
     pub fn at_least(&mut self, len: usize) -> &mut [T] {
-        if len * size_of::<T>() > self.memory.bytes() {
+        if bytes_of::<T>(len) > self.memory.bytes() {
             let mut longer = Self::zeros(len);
             longer[..self.len].copy_from_slice(self);
             *self = longer;

@@ -92,6 +92,7 @@ struct Regions {
 /// Memory of the system, and what of it is free.
 struct Region {
     start: NonNull<u8>,
+    /// What can be handed out of it. (Whole pages of the system are mapped.)
     bytes: usize,
     /// Free ranges in order, none beside another.
     free: Vec<(usize, usize)>,
@@ -115,10 +116,13 @@ impl Regions {
     }
 
     fn give_back(&mut self, start: NonNull<u8>, bytes: usize) {
-        let found = self.all.iter().position(|region| region.offset(start).is_some());
-        let Some(index) = found else { return };
-        if self.all[index].give_back(start, bytes) {
-            self.all.swap_remove(index).unmap();
+        for (index, region) in self.all.iter_mut().enumerate() {
+            if let Some(offset) = region.offset(start) {
+                if region.give_back(offset, bytes) {
+                    self.all.swap_remove(index).unmap();
+                }
+                return;
+            }
         }
     }
 }
@@ -147,8 +151,7 @@ impl Region {
     }
 
     /// Takes a range back; whether all of the region is free then.
-    fn give_back(&mut self, start: NonNull<u8>, bytes: usize) -> bool {
-        let Some(from) = self.offset(start) else { return false };
+    fn give_back(&mut self, from: usize, bytes: usize) -> bool {
         let mut range = (from, from + bytes);
         let index = self.free.partition_point(|&(other, _)| other < from);
         if self.free.get(index).is_some_and(|next| next.0 == range.1) {
@@ -167,13 +170,15 @@ impl Region {
     /// A large page.
     const PAGE: usize = 2 * 1024 * 1024;
 
-    /// Bytes of a region, if one buffer does not need more. What is not touched costs addresses only.
+    /// Bytes of a region, if one buffer does not need more. (Such a buffer has a region for itself, which goes back
+    /// to the system with it.) What is not touched costs addresses only.
     const BYTES: usize = 4 * Self::PAGE;
 
     /// A region that has room for so many bytes.
     fn new(bytes: usize) -> Option<Self> {
-        let bytes = bytes.max(Self::BYTES).checked_next_multiple_of(Self::PAGE)?;
-        let all = bytes.checked_add(Self::PAGE)?;
+        let bytes = bytes.max(Self::BYTES);
+        let pages = bytes.checked_next_multiple_of(Self::PAGE)?;
+        let all = pages.checked_add(Self::PAGE)?;
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: a new mapping touches none that is there.
@@ -191,10 +196,10 @@ impl Region {
                 libc::munmap(mapped, before);
             }
             if behind > 0 {
-                libc::munmap(start.byte_add(bytes), behind);
+                libc::munmap(start.byte_add(pages), behind);
             }
             // (A system without large pages refuses, and small ones are as good as any.)
-            libc::madvise(start, bytes, libc::MADV_HUGEPAGE);
+            libc::madvise(start, pages, libc::MADV_HUGEPAGE);
             let start = NonNull::new(start.cast())?;
             Some(Self { start, bytes, free: vec![(0, bytes)], untouched: 0 })
         }
@@ -202,7 +207,7 @@ impl Region {
 
     fn unmap(self) {
         // SAFETY: nobody has any of it.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes.next_multiple_of(Self::PAGE)) };
     }
 }
 
@@ -267,11 +272,13 @@ mod tests {
         regions.give_back(starts[1], sizes[1]);
         regions.give_back(starts[0], sizes[0]);
         assert_eq!(regions.take(sizes[0] + sizes[1]), Some(starts[0]));
-        // What does not fit has a region of its own, given back to the system with it.
-        let large = regions.take(20 << 20).unwrap();
+        // What does not fit has a region for itself, given back to the system with it.
+        let large = regions.take((20 << 20) + LINE).unwrap();
+        let small = regions.take(1 << 20).unwrap();
         assert_eq!(regions.all.len(), 2);
-        regions.give_back(large, 20 << 20);
+        regions.give_back(large, (20 << 20) + LINE);
         assert_eq!(regions.all.len(), 1);
+        regions.give_back(small, 1 << 20);
         regions.give_back(starts[2], sizes[2]);
         regions.give_back(starts[0], sizes[0] + sizes[1]);
         regions.give_back(starts[3], sizes[3]);
