@@ -67,6 +67,13 @@ impl<'a, T> MatrixMut<'a, T> {
         self.columns
     }
 
+    /// The columns before `column`, and the others.
+    pub(crate) fn split_columns(self, column: usize) -> [Self; 2] {
+        assert!(column <= self.columns, "column {column} of {}", self.columns);
+        let data = self.data.wrapping_add(column);
+        [Self { columns: column, ..self }, Self { data, columns: self.columns - column, ..self }]
+    }
+
     /// The same matrix, lent.
     pub(crate) fn reborrow(&mut self) -> MatrixMut<'_, T> {
         MatrixMut { slice: PhantomData, ..*self }

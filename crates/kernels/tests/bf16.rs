@@ -4,7 +4,7 @@
 mod amx;
 mod support;
 
-use half::bf16;
+use half::{bf16, f16};
 use mobilenet_kernels::bf16::conv::{ConvFilter, convolve_rows};
 use mobilenet_kernels::bf16::{
     PackedBf16, assume_few_tile_registers, column_step, gemm, gemm_transposed_accumulate, padded_stride,
@@ -12,12 +12,12 @@ use mobilenet_kernels::bf16::{
 use mobilenet_kernels::conv::ConvGeometry;
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef, column_blocks};
 use mobilenet_kernels::parallel::Pool;
-use mobilenet_kernels::{Buffer, Clamp, Isa};
+use mobilenet_kernels::{Buffer, Clamp, Element, Isa};
 use mobilenet_reference::{Geometry, Pads, conv, dense, magnitudes, widen};
 use support::{Random, SENTINEL, assert_within, with_gaps, without_gaps};
 
 /// Depths and widths around pairs, vectors and tiles.
-const SIZES: [usize; 11] = [1, 2, 15, 16, 17, 31, 32, 33, 64, 100, 512];
+const SIZES: [usize; 12] = [1, 2, 15, 16, 17, 31, 32, 33, 64, 100, 512, 560];
 
 /// Everything that can be tested here, and AMX if need be by emulation.
 fn every_isa() -> Vec<Isa> {
@@ -111,16 +111,31 @@ fn check_product(isas: &[Isa], rows: usize, k: usize, n: usize, seed: u64) {
         // of even and odd k come together in one more addition a step.
         assert_within(&what, &found, &exact, &magnitude, k + k.div_ceil(32) + 2);
 
-        // In bf16 it is the same number, rounded.
-        let sentinel = bf16::from_f32(SENTINEL);
-        let mut c = vec![sentinel; rows * c_stride];
-        gemm(a, &packed, 0, MatrixMut::new(&mut c, rows, n, c_stride), end);
-        for (i, c) in c.into_iter().enumerate() {
-            let (row, column) = (i / c_stride, i % c_stride);
-            let expected = if column < n { bf16::from_f32(found[row * n + column]) } else { sentinel };
-            // (By value: 0 and −0 are one.)
-            assert_eq!(c, expected, "{what} in bf16, row {row}, column {column}");
-        }
+        // In fewer bits it is the same number, rounded.
+        check_rounded::<bf16>(&what, a, &packed, (n, c_stride), end, &found);
+        check_rounded::<f16>(&what, a, &packed, (n, c_stride), end, &found);
+    }
+}
+
+/// The product, `expected` in f32, with results of another type.
+fn check_rounded<C: Element + PartialEq>(
+    what: &str,
+    a: MatrixRef<bf16>,
+    packed: &PackedBf16,
+    (n, stride): (usize, usize),
+    end: Epilogue,
+    expected: &[f32],
+) {
+    let sentinel = C::from_f32(SENTINEL);
+    let rows = expected.len() / n;
+    let mut c = vec![sentinel; rows * stride];
+    gemm(a, packed, 0, MatrixMut::new(&mut c, rows, n, stride), end);
+    for (i, c) in c.into_iter().enumerate() {
+        let (row, column) = (i / stride, i % stride);
+        let expected = if column < n { C::from_f32(expected[row * n + column]) } else { sentinel };
+        // (By value: 0 and −0 are one.)
+        let name = std::any::type_name::<C>();
+        assert_eq!(c, expected, "{what} in {name}, row {row}, column {column}");
     }
 }
 

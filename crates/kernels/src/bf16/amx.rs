@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 
 use half::bf16;
 
-use super::end::End;
+use super::end::{Bounded, Columns, Ending, Halves, Plain};
 use super::{Product, registers};
 use crate::element::Element;
 use crate::gemm::MatrixRef;
@@ -23,7 +23,7 @@ use crate::simd::avx512::Avx512;
 pub(super) const K_STEP: usize = 32;
 /// Values of k that are gone through at a time: a panel of B of this depth stays in the L1 cache beside
 /// two tile rows of A.
-const K_BLOCK: usize = 8 * K_STEP;
+const K_BLOCK: usize = 16 * K_STEP;
 /// Tile rows whose sums wait for the next block of k.
 const GROUP: usize = 8;
 /// Tile products in a call after which tiles are surely awake.
@@ -46,97 +46,144 @@ const LINE: usize = 32;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
 pub(super) unsafe fn gemm<C: Element>(product: Product<C>) {
     let Product { a, b, first_column, c, epilogue } = product;
-    let MatrixRef { rows, columns: k, stride, .. } = a;
-    let tiles = rows.div_ceil(TILE_ROWS);
-    if tiles == 0 {
+    let whole = c.columns / WIDTH * WIDTH;
+    let [c, rest] = c.split_columns(whole);
+    let product = Product { a, b, first_column, c, epilogue };
+    let rest = Product { a, b, first_column: first_column + whole, c: rest, epilogue };
+    // SAFETY: the caller's promises.
+    unsafe {
+        if C::F16 && b.isa.has_half_arithmetic() {
+            run_in_halves(product);
+        } else if epilogue.bias.is_none() && epilogue.clamp.is_none() {
+            run::<C, Plain<Avx512<true>>>(product);
+        } else {
+            run::<C, Bounded<Avx512<true>>>(product);
+        }
+        run::<C, Columns<Avx512<true>>>(rest);
+    }
+}
+
+/// # Safety
+/// As [`gemm`], for whole panels of f16; AVX512-FP16 must be present too.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx512fp16,avx2,fma")]
+unsafe fn run_in_halves<C: Element>(product: Product<C>) {
+    // SAFETY: the caller's promises.
+    unsafe { run::<C, Halves>(product) }
+}
+
+/// # Safety
+/// As [`gemm`]; if the ending takes whole panels, so must C's columns be.
+#[inline(always)]
+unsafe fn run<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: Product<C>) {
+    let Product { a, b, first_column, c, epilogue } = product;
+    let tiles = a.rows.div_ceil(TILE_ROWS);
+    if tiles == 0 || c.columns == 0 {
         return;
     }
-    // Where the height does not divide the rows, the last tile row begins earlier and computes some of those before
-    // it again, to the same bits.
-    let height = rows.div_ceil(tiles);
-    let first_row = |tile: usize| (tile * height).min(rows - height);
-    let blocks = k.div_ceil(K_BLOCK).max(1);
+    let k = a.columns;
+    // (Blocks of a single step are mostly their end.)
+    let few = k > K_STEP && registers::few();
     // Tile rows that are at work together.
-    let together = if registers::few() { 1 } else { 2 };
+    let together = if few { 1 } else { 2 };
+    let height = a.rows.div_ceil(tiles);
+    let shape = Shape { a, panels: b.panel(first_column), depth: b.depth(), tiles, together, height };
     let turns = tiles.div_ceil(together);
-    let mut sums = [const { MaybeUninit::<Sums>::uninit() }; GROUP];
-    let mut tails = Tails::default();
-    // The sums before, which are finished while the tiles are at work on the next ones.
-    let end = End { columns: 0, bias: None, clamp: None, lowered: None };
-    let mut before = Finish { end, from: std::ptr::null(), to: c.data, rows: 0, stride: c.stride };
+    let blocks = k.div_ceil(K_BLOCK).max(1);
     // Turns whose sums are in memory. (No more than there must be, in the L1 cache.)
     let group = if blocks > 1 { GROUP / together } else { 2 };
+    let mut sums = [const { MaybeUninit::<Sums>::uninit() }; GROUP];
+    let mut tails = MaybeUninit::<Tails>::uninit();
+    // Rows of the sums before that are finished with every step, so that none are left behind the last.
+    let share = (together * height).div_ceil((k - (blocks - 1) * K_BLOCK).div_ceil(K_STEP).max(1));
+    let s = Avx512::<true>;
     // SAFETY: the caller's promises. Whole steps of A's rows are read in place, and what is left of k in
     // `tails`. B's panel has whole steps, filled up with zeros.
     unsafe {
         let _tiles = Configured::new(height as u8);
-        for j in (0..c.columns).step_by(WIDTH) {
-            let column = first_column + j;
-            let columns = WIDTH.min(c.columns - j);
-            let panel = b.panel(column);
-            let bias = Bias::of(epilogue.bias, column, columns);
-            // The weights of a whole network do not stay in the cache: those of the next panel come
-            // into it while this one is at work, evenly.
-            let (mut ahead, ahead_lines) = if j + WIDTH < c.columns {
-                (b.panel(column + WIDTH), (K_STEP * WIDTH / LINE).div_ceil(turns))
+        if !k.is_multiple_of(K_STEP) {
+            tails.write(Tails::default());
+        }
+        let tails = tails.as_mut_ptr();
+        let mut place = Place { column: 0, first_turn: 0, block: 0, turn: 0 };
+        let mut work = shape.block(place);
+        if !few {
+            work.load_first(E::WHOLE || c.columns > TILE_COLUMNS, tails, height);
+        }
+        // The sums before, which are finished while the tiles are at work on the next ones.
+        let mut end = E::new(s, &epilogue, first_column, WIDTH.min(c.columns));
+        let mut before = Finish::<C>::default();
+        let (mut ahead, mut ahead_lines) = (std::ptr::null::<bf16>(), 0);
+        while place.column < c.columns {
+            let Place { column, first_turn, block, turn } = place;
+            let wide = E::WHOLE || c.columns - column > TILE_COLUMNS;
+            if turn == 0 && block == 0 {
+                // The weights of a whole network do not stay in the cache: those of the next panel come
+                // into it while this one is at work, evenly.
+                ahead_lines =
+                    if column + WIDTH < c.columns { (K_STEP * WIDTH / LINE).div_ceil(turns) } else { 0 };
+                ahead = shape.panel(column + WIDTH);
+            }
+            let two = work.two;
+            let sums = sums.as_mut_ptr().add((turn - first_turn) * together).cast::<f32>();
+            if block == 0 {
+                zero(two, wide);
             } else {
-                (panel, 0)
+                load(sums, height, two, wide);
+            }
+            let beside = Beside { before, share, stride: c.stride, ahead, ahead_lines };
+            let mut beside = match (two, wide) {
+                (true, true) => work.steps::<C, E, true, true>(!few, beside, &end),
+                (true, false) => work.steps::<C, E, true, false>(!few, beside, &end),
+                (false, true) => work.steps::<C, E, false, true>(!few, beside, &end),
+                (false, false) => work.steps::<C, E, false, false>(!few, beside, &end),
             };
-            let lowered = epilogue.lowered.map(|lowered| lowered[column..].as_ptr());
-            let end = End { columns, bias: None, clamp: epilogue.clamp, lowered };
-            for (first_turn, block) in groups(turns, group, blocks) {
-                let k0 = block * K_BLOCK;
-                let k = K_BLOCK.min(k - k0);
-                let (steps, tail) = (k / K_STEP, k % K_STEP);
-                let all_steps = steps + usize::from(tail > 0);
-                let panel = panel.wrapping_add(k0 * WIDTH);
-                for (slot, turn) in (first_turn..turns.min(first_turn + group)).enumerate() {
-                    let tile = turn * together;
-                    let two = together == 2 && tile + 1 < tiles;
-                    let tiles = [tile, tile + usize::from(two)];
-                    let wide = columns > TILE_COLUMNS;
-                    let start = |tile| a.data.as_ptr().wrapping_add(first_row(tile) * stride + k0);
-                    let stride_bytes = stride * size_of::<bf16>();
-                    let mut work = Block { rows: tiles.map(start), stride: stride_bytes, panel, two, wide };
-                    let sums = sums.as_mut_ptr().add(slot * together).cast::<f32>();
-                    let left = before.rows;
-                    let share = left.div_ceil(all_steps.max(1));
-                    if block == 0 {
-                        work.load(bias.0.as_ptr(), 0, 0)
-                    } else {
-                        work.load(sums, size_of::<[f32; WIDTH]>(), height * WIDTH)
-                    }
-                    for step in 0..all_steps {
-                        if step == steps {
-                            work.rows = tails.copy(work.rows, height, stride, tail);
-                            work.stride = K_STEP * size_of::<bf16>();
-                        }
-                        work.step();
-                        for _ in 0..ahead_lines {
-                            Avx512::<true>.prefetch(ahead.cast());
-                            ahead = ahead.wrapping_add(LINE);
-                        }
-                        before.finish(share);
-                    }
-                    before.finish(left);
-                    work.store(sums, height);
-                    if block + 1 < blocks {
-                        continue;
-                    }
-                    let [row, second] = tiles.map(first_row);
-                    let to = |row: usize| c.data.wrapping_add(row * c.stride + j);
-                    let from = sums.cast_const();
-                    before = Finish { end, from, to: to(row), rows: height, stride: c.stride };
-                    if two && second == row + height {
-                        before.rows += height;
-                    } else if two {
-                        let from = from.wrapping_add(height * WIDTH);
-                        Finish { from, to: to(second), ..before }.finish(height);
-                    }
+            if work.tail > 0 {
+                if work.steps == 0 && !few {
+                    products(two, wide);
+                } else {
+                    let behind = work.steps * K_STEP;
+                    let rows = Tails::copy(
+                        tails,
+                        work.rows.map(|row| row.wrapping_add(behind)),
+                        height,
+                        work.stride,
+                        work.tail,
+                    );
+                    let panel = work.panel.wrapping_add(behind * WIDTH);
+                    multiply(rows, size_of::<[bf16; K_STEP]>(), panel, two, wide);
+                }
+                beside.step(&end);
+            }
+            Beside { before, ahead, .. } = beside;
+            // (Of the tile row below, if any.)
+            before.finish(&end, before.rows, c.stride);
+            place = place.next(turns, group, blocks);
+            if place.column < c.columns {
+                work = shape.block(place);
+                if !few {
+                    // (Tile loads wait for the stores before them, and these for all products before them.)
+                    let wide = E::WHOLE || c.columns - place.column > TILE_COLUMNS;
+                    work.load_first(wide, tails, height);
                 }
             }
+            store(sums, height, two, wide);
+            if block + 1 == blocks {
+                let first = shape.first_row(turn * together);
+                let second = shape.first_row(turn * together + usize::from(two));
+                let to = c.data.wrapping_add(column);
+                end = E::new(s, &epilogue, first_column + column, WIDTH.min(c.columns - column));
+                before = Finish {
+                    from: sums,
+                    to: to.wrapping_add(first * c.stride),
+                    rows: height,
+                    below: to.wrapping_add(second * c.stride),
+                    rows_below: if two { height } else { 0 },
+                };
+            }
         }
-        before.finish(before.rows);
+        while before.rows > 0 {
+            before.finish(&end, before.rows, c.stride);
+        }
         let products = tiles * k.div_ceil(K_STEP) * c.columns.div_ceil(TILE_COLUMNS);
         if height > TILE_ROWS / 2 && products >= LONG {
             registers::look();
@@ -144,51 +191,120 @@ pub(super) unsafe fn gemm<C: Element>(product: Product<C>) {
     }
 }
 
-/// The first turn of each group, and the block of k: all blocks of a group one after another.
-fn groups(turns: usize, group: usize, blocks: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..turns).step_by(group).flat_map(move |first| (0..blocks).map(move |block| (first, block)))
+/// What blocks are cut out of.
+#[derive(Clone, Copy)]
+struct Shape<'a> {
+    a: MatrixRef<'a, bf16>,
+    /// B from C's first column on,
+    panels: *const bf16,
+    /// and rows of its panels.
+    depth: usize,
+    tiles: usize,
+    /// Tile rows of a block.
+    together: usize,
+    /// Rows of a tile.
+    height: usize,
+}
+
+impl Shape<'_> {
+    /// Where the height does not divide the rows, the last tile row begins earlier and computes some of those before
+    /// it again, to the same bits.
+    #[inline(always)]
+    fn first_row(&self, tile: usize) -> usize {
+        (tile * self.height).min(self.a.rows - self.height)
+    }
+
+    /// Where the panel of a column of C begins.
+    #[inline(always)]
+    fn panel(&self, column: usize) -> *const bf16 {
+        self.panels.wrapping_add(column * self.depth)
+    }
+
+    #[inline(always)]
+    fn block(&self, place: Place) -> Block {
+        let k0 = place.block * K_BLOCK;
+        let tile = place.turn * self.together;
+        let two = self.together == 2 && tile + 1 < self.tiles;
+        let left = K_BLOCK.min(self.a.columns - k0);
+        let a = self.a.data.as_ptr().wrapping_add(k0);
+        let above = a.wrapping_add(self.first_row(tile) * self.a.stride);
+        let below = a.wrapping_add(self.first_row(tile + usize::from(two)) * self.a.stride);
+        Block {
+            rows: [above, below],
+            stride: self.a.stride * size_of::<bf16>(),
+            panel: self.panel(place.column).wrapping_add(k0 * WIDTH),
+            two,
+            steps: left / K_STEP,
+            tail: left % K_STEP,
+        }
+    }
+}
+
+/// Which block of sums, and which of its blocks of k.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The first column of its panel.
+    column: usize,
+    /// The first turn of its group, which takes all blocks of k one after another.
+    first_turn: usize,
+    block: usize,
+    turn: usize,
+}
+
+impl Place {
+    /// The one behind it, where columns have so many `turns`, in groups, and k so many `blocks`.
+    #[inline(always)]
+    fn next(self, turns: usize, group: usize, blocks: usize) -> Self {
+        let Self { column, first_turn, block, turn } = self;
+        let end = turns.min(first_turn + group);
+        if turn + 1 < end {
+            Self { turn: turn + 1, ..self }
+        } else if block + 1 < blocks {
+            Self { turn: first_turn, block: block + 1, ..self }
+        } else if end < turns {
+            Self { column, first_turn: end, block: 0, turn: end }
+        } else {
+            Self { column: column + WIDTH, first_turn: 0, block: 0, turn: 0 }
+        }
+    }
 }
 
 /// Rows of sums that are not in C yet.
 #[derive(Clone, Copy)]
 struct Finish<C> {
-    end: End,
     from: *const f32,
     to: *mut C,
     rows: usize,
-    /// From row to row of C.
-    stride: usize,
+    /// Where those of the tile row below go.
+    below: *mut C,
+    rows_below: usize,
 }
 
-impl<C: Element> Finish<C> {
-    /// Finishes the next few rows.
-    ///
-    /// # Safety
-    /// As [`End::finish`].
-    #[inline(always)]
-    unsafe fn finish(&mut self, rows: usize) {
-        let rows = rows.min(self.rows);
-        if rows > 0 {
-            // SAFETY: the caller's promise.
-            unsafe { self.end.finish(Avx512::<true>, self.from, rows, self.to, self.stride) };
-            self.from = self.from.wrapping_add(rows * WIDTH);
-            self.to = self.to.wrapping_add(rows * self.stride);
-            self.rows -= rows;
-        }
+impl<C> Default for Finish<C> {
+    fn default() -> Self {
+        let none = std::ptr::null_mut::<C>();
+        Self { from: none.cast(), to: none, rows: 0, below: none, rows_below: 0 }
     }
 }
 
-/// What the sums of a panel begin with.
-#[repr(align(64))]
-struct Bias([f32; WIDTH]);
-
-impl Bias {
-    fn of(bias: Option<&[f32]>, column: usize, columns: usize) -> Self {
-        let mut values = [0.0; WIDTH];
-        if let Some(bias) = bias {
-            values[..columns].copy_from_slice(&bias[column..][..columns]);
+impl<C> Finish<C> {
+    /// Finishes the next few rows, not of both tile rows at once.
+    ///
+    /// # Safety
+    /// As [`Ending::row`], for all rows.
+    #[inline(always)]
+    unsafe fn finish<E: Ending<C>>(&mut self, end: &E, most: usize, stride: usize) {
+        let rows = most.min(self.rows);
+        for _ in 0..rows {
+            // SAFETY: the caller's promise.
+            unsafe { end.row(self.from, self.to) };
+            self.from = self.from.wrapping_add(WIDTH);
+            self.to = self.to.wrapping_add(stride);
         }
-        Self(values)
+        self.rows -= rows;
+        if self.rows == 0 {
+            (self.to, self.rows, self.rows_below) = (self.below, self.rows_below, 0);
+        }
     }
 }
 
@@ -255,153 +371,307 @@ struct Sums {
 struct Tails([[[bf16; K_STEP]; TILE_ROWS]; 2]);
 
 impl Tails {
-    /// Copies `tail` values of the `height` rows, `stride` apart, from each of `rows` on: where the
+    /// Copies `tail` values of the `height` rows, `stride` bytes apart, from each of `rows` on: where the
     /// copies are.
+    ///
+    /// # Safety
+    /// So many values must be there, and be fewer than a step, and `to` hold values.
+    #[cold]
+    #[inline(never)]
     unsafe fn copy(
-        &mut self,
+        to: *mut Self,
         rows: [*const bf16; 2],
         height: usize,
         stride: usize,
         tail: usize,
     ) -> [*const bf16; 2] {
-        for (to, from) in self.0.iter_mut().zip(rows) {
+        // SAFETY: the caller's promise.
+        let to = unsafe { &mut (*to).0 };
+        for (to, from) in to.iter_mut().zip(rows) {
             for (row, to) in to.iter_mut().enumerate().take(height) {
-                // SAFETY: so many values of the row are there, fewer than a step.
+                // SAFETY: the caller's promise.
                 unsafe {
-                    let from = from.add(row * stride);
+                    let from = from.byte_add(row * stride);
                     std::ptr::copy_nonoverlapping(from, to[..tail].as_mut_ptr(), tail);
                 }
             }
         }
-        [self.0[0].as_ptr().cast(), self.0[1].as_ptr().cast()]
+        [to[0].as_ptr().cast(), to[1].as_ptr().cast()]
+    }
+}
+
+/// What is done beside the tiles' work.
+struct Beside<C> {
+    before: Finish<C>,
+    /// Rows that are finished with a step.
+    share: usize,
+    /// From row to row of C.
+    stride: usize,
+    /// What is asked for next, and lines of it with a step.
+    ahead: *const bf16,
+    ahead_lines: usize,
+}
+
+impl<C> Beside<C> {
+    /// # Safety
+    /// As [`Finish::finish`].
+    #[inline(always)]
+    unsafe fn step<E: Ending<C>>(&mut self, end: &E) {
+        // SAFETY: the caller's promise; what is asked for need not be there.
+        unsafe {
+            for _ in 0..self.ahead_lines {
+                Avx512::<true>.prefetch(self.ahead.cast());
+                self.ahead = self.ahead.wrapping_add(LINE);
+            }
+            self.before.finish(end, self.share, self.stride);
+        }
     }
 }
 
 /// The sums of one or two tile rows and one or two tile columns, in tiles 0 (above, left), 1 (above,
-/// right), 2 and 3 (below). They stay there from [`Block::start`] to [`Block::store`]: the compiler
+/// right), 2 and 3 (below). They stay there from [`zero`] or [`load`] to [`store`]: the compiler
 /// itself uses no tile.
+#[derive(Clone, Copy)]
 struct Block {
-    /// Where the next step's values of A begin, of either tile row.
+    /// Where the values of A begin, of either tile row.
     rows: [*const bf16; 2],
     /// Bytes from row to row of A.
     stride: usize,
-    /// The next step's values of B.
+    /// The values of B.
     panel: *const bf16,
-    /// Whether there is a tile row below,
+    /// Whether there is a tile row below.
     two: bool,
-    /// and a tile column on the right.
-    wide: bool,
+    /// Whole steps,
+    steps: usize,
+    /// and values of k behind them.
+    tail: usize,
 }
 
 impl Block {
-    /// The sums begin with what lies at `above` and, `below` values from there, of the second tile row: lines
-    /// so many bytes apart.
+    /// All whole steps, of which the first one's operands may be loaded.
     ///
     /// # Safety
-    /// The tiles must be configured, and there be a line for each row of each tile.
+    /// As [`multiply`] and [`Beside::step`].
     #[inline(always)]
-    unsafe fn load(&self, above: *const f32, line: usize, below: usize) {
-        /// Loads a tile of the left column, and one of the right.
-        macro_rules! load {
-            ($left:literal, $right:literal, $from:expr) => {
-                asm!($left, from = in(reg) $from, line = in(reg) line, options(nostack, readonly, preserves_flags));
-                if self.wide {
-                    asm!($right, from = in(reg) $from, line = in(reg) line, options(nostack, readonly, preserves_flags));
+    unsafe fn steps<C, E: Ending<C>, const TWO: bool, const WIDE: bool>(
+        &self,
+        loaded: bool,
+        mut beside: Beside<C>,
+        end: &E,
+    ) -> Beside<C> {
+        let Self { mut rows, stride, mut panel, steps, .. } = *self;
+        for step in 0..steps {
+            // SAFETY: the caller's promises.
+            unsafe {
+                if step == 0 && loaded {
+                    products(TWO, WIDE);
+                } else {
+                    multiply(rows, stride, panel, TWO, WIDE);
                 }
-            };
+                beside.step(end);
+            }
+            rows = [rows[0].wrapping_add(K_STEP), rows[1].wrapping_add(K_STEP)];
+            panel = panel.wrapping_add(K_STEP * WIDTH);
         }
+        beside
+    }
+
+    /// Loads what the first step multiplies ([`products`]): of A into tiles 4 and (below) 5, of B into 6 and (right) 7.
+    ///
+    /// # Safety
+    /// The tiles must be configured, and A and the panel be there.
+    #[inline(always)]
+    unsafe fn load_first(&self, wide: bool, tails: *mut Tails, height: usize) {
+        let Self { mut rows, mut stride, panel, two, steps, tail } = *self;
+        let line = 2 * usize::from(TILE_ROW);
         // SAFETY: the caller's promise.
         unsafe {
-            load!("tileloadd tmm0, [{from} + {line}]", "tileloadd tmm1, [{from} + {line} + 64]", above);
-            if self.two {
-                let below = above.wrapping_add(below);
-                load!("tileloadd tmm2, [{from} + {line}]", "tileloadd tmm3, [{from} + {line} + 64]", below);
-            }
-        }
-    }
-
-    /// A step of k.
-    ///
-    /// # Safety
-    /// The tiles must be configured, and A and the panel have another step.
-    #[inline(always)]
-    unsafe fn step(&mut self) {
-        macro_rules! step {
-            ($($instruction:literal)*) => {
-                asm!(
-                    $($instruction,)*
-                    a = in(reg) self.rows[0],
-                    a_below = in(reg) self.rows[1],
-                    stride = in(reg) self.stride,
-                    b = in(reg) self.panel,
-                    line = in(reg) 2 * usize::from(TILE_ROW),
-                    options(nostack, readonly, preserves_flags),
-                )
-            };
-        }
-        // SAFETY: the caller's promises; 2 KB of the panel are read, and 64 bytes of each row. (Operands that
-        // a form does not need are named in a comment.)
-        unsafe {
-            match (self.two, self.wide) {
-                (true, true) => step!(
-                    "tileloadd tmm4, [{a} + {stride}]"
-                    "tileloadd tmm6, [{b} + {line}]"
-                    "tdpbf16ps tmm0, tmm4, tmm6"
-                    "tileloadd tmm7, [{b} + {line} + 64]"
-                    "tdpbf16ps tmm1, tmm4, tmm7"
-                    "tileloadd tmm4, [{a_below} + {stride}]"
-                    "tdpbf16ps tmm2, tmm4, tmm6"
-                    "tdpbf16ps tmm3, tmm4, tmm7"
-                ),
-                (true, false) => step!(
-                    "tileloadd tmm4, [{a} + {stride}]"
-                    "tileloadd tmm6, [{b} + {line}]"
-                    "tdpbf16ps tmm0, tmm4, tmm6"
-                    "tileloadd tmm4, [{a_below} + {stride}]"
-                    "tdpbf16ps tmm2, tmm4, tmm6"
-                ),
-                (false, true) => step!(
-                    "/* {a_below} */"
-                    "tileloadd tmm4, [{a} + {stride}]"
-                    "tileloadd tmm6, [{b} + {line}]"
-                    "tdpbf16ps tmm0, tmm4, tmm6"
-                    "tileloadd tmm6, [{b} + {line} + 64]"
-                    "tdpbf16ps tmm1, tmm4, tmm6"
-                ),
-                (false, false) => step!(
-                    "/* {a_below} */"
-                    "tileloadd tmm4, [{a} + {stride}]"
-                    "tileloadd tmm6, [{b} + {line}]"
-                    "tdpbf16ps tmm0, tmm4, tmm6"
-                ),
-            }
-        }
-        self.rows = self.rows.map(|row| row.wrapping_add(K_STEP));
-        self.panel = self.panel.wrapping_add(K_STEP * WIDTH);
-    }
-
-    /// # Safety
-    /// The tiles must be configured.
-    #[inline(always)]
-    unsafe fn store(&self, sums: *mut f32, height: usize) {
-        /// Stores a tile of the left column, and one of the right.
-        macro_rules! store {
-            ($left:literal, $right:literal, $to:expr) => {
-                let line = 2 * usize::from(TILE_ROW);
-                asm!($left, to = in(reg) $to, line = in(reg) line, options(nostack, preserves_flags));
-                if self.wide {
-                    asm!($right, to = in(reg) $to, line = in(reg) line, options(nostack, preserves_flags));
+            if steps == 0 {
+                if tail == 0 {
+                    return;
                 }
-            };
-        }
-        // SAFETY: there is a line for each row of each tile.
-        unsafe {
-            store!("tilestored [{to} + {line}], tmm0", "tilestored [{to} + {line} + 64], tmm1", sums);
-            if self.two {
-                let below = sums.wrapping_add(height * WIDTH);
-                store!("tilestored [{to} + {line}], tmm2", "tilestored [{to} + {line} + 64], tmm3", below);
+                rows = Tails::copy(tails, rows, height, stride, tail);
+                stride = size_of::<[bf16; K_STEP]>();
+            }
+            asm!(
+                "tileloaddt1 tmm4, [{a} + {stride}]",
+                "tileloadd tmm6, [{b} + {line}]",
+                a = in(reg) rows[0], stride = in(reg) stride, b = in(reg) panel, line = in(reg) line,
+                options(nostack, readonly, preserves_flags),
+            );
+            if wide {
+                asm!(
+                    "tileloadd tmm7, [{b} + {line} + 64]", b = in(reg) panel, line = in(reg) line,
+                    options(nostack, readonly, preserves_flags),
+                );
+            }
+            if two {
+                asm!(
+                    "tileloaddt1 tmm5, [{a} + {stride}]", a = in(reg) rows[1], stride = in(reg) stride,
+                    options(nostack, readonly, preserves_flags),
+                );
             }
         }
+    }
+}
+
+/// One tile instruction a tile of a block, without memory.
+macro_rules! each_tile {
+    ($two:expr, $wide:expr, $first:literal, $right:literal, $below:literal, $last:literal) => {
+        match ($two, $wide) {
+            (true, true) => asm!($first, $right, $below, $last, options(nomem, nostack, preserves_flags)),
+            (true, false) => asm!($first, $below, options(nomem, nostack, preserves_flags)),
+            (false, true) => asm!($first, $right, options(nomem, nostack, preserves_flags)),
+            (false, false) => asm!($first, options(nomem, nostack, preserves_flags)),
+        }
+    };
+}
+
+/// Sums begin with zero.
+///
+/// # Safety
+/// The tiles must be configured.
+#[inline(always)]
+unsafe fn zero(two: bool, wide: bool) {
+    // SAFETY: the caller's promise.
+    unsafe { each_tile!(two, wide, "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3") }
+}
+
+/// Adds the products of what [`Block::load_first`] has loaded.
+///
+/// # Safety
+/// The tiles must be configured.
+#[inline(always)]
+unsafe fn products(two: bool, wide: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        each_tile!(
+            two,
+            wide,
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7"
+        )
+    }
+}
+
+/// Adds the products of a step of k: of A's values in `rows`, `stride` bytes from row to row, and the panel's.
+///
+/// # Safety
+/// The tiles must be configured, and A and the panel be there.
+#[inline(always)]
+unsafe fn multiply(rows: [*const bf16; 2], stride: usize, panel: *const bf16, two: bool, wide: bool) {
+    macro_rules! step {
+        ($($instruction:literal)*) => {
+            asm!(
+                $($instruction,)*
+                a = in(reg) rows[0],
+                a_below = in(reg) rows[1],
+                stride = in(reg) stride,
+                b = in(reg) panel,
+                line = in(reg) 2 * usize::from(TILE_ROW),
+                options(nostack, readonly, preserves_flags),
+            )
+        };
+    }
+    // SAFETY: the caller's promises; 2 KB of the panel are read, and 64 bytes of each row. (Operands that
+    // a form does not need are named in a comment.) A streams from the second-level cache and should not push
+    // the panel out of the first: hence the hint in its loads, T1.
+    unsafe {
+        match (two, wide) {
+            (true, true) => step!(
+                "tileloaddt1 tmm4, [{a} + {stride}]"
+                "tileloadd tmm6, [{b} + {line}]"
+                "tdpbf16ps tmm0, tmm4, tmm6"
+                "tileloadd tmm7, [{b} + {line} + 64]"
+                "tdpbf16ps tmm1, tmm4, tmm7"
+                "tileloaddt1 tmm4, [{a_below} + {stride}]"
+                "tdpbf16ps tmm2, tmm4, tmm6"
+                "tdpbf16ps tmm3, tmm4, tmm7"
+            ),
+            (true, false) => step!(
+                "tileloaddt1 tmm4, [{a} + {stride}]"
+                "tileloadd tmm6, [{b} + {line}]"
+                "tdpbf16ps tmm0, tmm4, tmm6"
+                "tileloaddt1 tmm4, [{a_below} + {stride}]"
+                "tdpbf16ps tmm2, tmm4, tmm6"
+            ),
+            (false, true) => step!(
+                "/* {a_below} */"
+                "tileloaddt1 tmm4, [{a} + {stride}]"
+                "tileloadd tmm6, [{b} + {line}]"
+                "tdpbf16ps tmm0, tmm4, tmm6"
+                "tileloadd tmm6, [{b} + {line} + 64]"
+                "tdpbf16ps tmm1, tmm4, tmm6"
+            ),
+            (false, false) => step!(
+                "/* {a_below} */"
+                "tileloaddt1 tmm4, [{a} + {stride}]"
+                "tileloadd tmm6, [{b} + {line}]"
+                "tdpbf16ps tmm0, tmm4, tmm6"
+            ),
+        }
+    }
+}
+
+/// Moves a block's sums between its tiles and memory, a panel's width a row.
+macro_rules! move_sums {
+    ($two:expr, $wide:expr, $at:expr, $height:expr, $first:literal, $right:literal, $below:literal, $last:literal) => {{
+        let line = 2 * usize::from(TILE_ROW);
+        let (above, below) = ($at, $at.wrapping_add($height * WIDTH));
+        asm!($first, at = in(reg) above, line = in(reg) line, options(nostack, preserves_flags));
+        if $wide {
+            asm!($right, at = in(reg) above, line = in(reg) line, options(nostack, preserves_flags));
+        }
+        if $two {
+            asm!($below, at = in(reg) below, line = in(reg) line, options(nostack, preserves_flags));
+            if $wide {
+                asm!($last, at = in(reg) below, line = in(reg) line, options(nostack, preserves_flags));
+            }
+        }
+    }};
+}
+
+/// Sums begin with those that were stored.
+///
+/// # Safety
+/// The tiles must be configured, and there be a line of `sums` for each row of each tile.
+#[inline(always)]
+unsafe fn load(sums: *const f32, height: usize, two: bool, wide: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        move_sums!(
+            two,
+            wide,
+            sums,
+            height,
+            "tileloadd tmm0, [{at} + {line}]",
+            "tileloadd tmm1, [{at} + {line} + 64]",
+            "tileloadd tmm2, [{at} + {line}]",
+            "tileloadd tmm3, [{at} + {line} + 64]"
+        )
+    }
+}
+
+/// Stores a block's sums.
+///
+/// # Safety
+/// As [`load`].
+#[inline(always)]
+unsafe fn store(sums: *mut f32, height: usize, two: bool, wide: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        move_sums!(
+            two,
+            wide,
+            sums,
+            height,
+            "tilestored [{at} + {line}], tmm0",
+            "tilestored [{at} + {line} + 64], tmm1",
+            "tilestored [{at} + {line}], tmm2",
+            "tilestored [{at} + {line} + 64], tmm3"
+        )
     }
 }
 

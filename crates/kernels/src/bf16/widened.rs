@@ -2,7 +2,7 @@
 //! time. The tiles are those of products of f32 ([`crate::gemm`]), whose sums wait in memory for the next block.
 
 use super::Product;
-use super::end::End;
+use super::end::{Columns, Ending};
 use crate::element::Element;
 use crate::gemm::{PackedB, Tile};
 use crate::simd::{self, Kernel, Simd, TILE_VECTORS, VALUE, dispatch, for_channel_blocks};
@@ -57,9 +57,8 @@ impl<C: Element> Kernel for Widened<'_, C> {
             let ahead = if j + width < c.columns { self.b.panels(first_column + j + width) } else { &[] };
             let ahead = &ahead[..ahead.len().min(k * width)];
             let mut ahead = ahead.chunks(ahead.len().div_ceil((tiles * k.div_ceil(K_BLOCK)).max(1)).max(1));
-            let bias = epilogue.bias.map(|bias| bias[first_column + j..].as_ptr());
-            let lowered = epilogue.lowered.map(|lowered| lowered[first_column + j..].as_ptr());
-            let end = End { columns, bias, clamp: epilogue.clamp, lowered };
+            // SAFETY: the instruction set is there, and the epilogue's values were checked to reach over C's columns.
+            let end: Columns<S> = unsafe { Ending::<C>::new(s, &epilogue, first_column + j, columns) };
             let mut row = 0;
             for tile in 0..tiles {
                 let rows = (a.rows - row).div_ceil(tiles - tile);
@@ -98,10 +97,11 @@ impl<C: Element> Kernel for Widened<'_, C> {
                         tile.down::<S, f32>(s, rows, &[from], b, scratch.sums.as_mut_ptr());
                     }
                 }
-                let to = c.data.wrapping_add(row * c.stride + j);
-                // SAFETY: the sums are those of `rows` rows, a panel's width apart; C has as many rows left.
-                unsafe { end.finish(s, scratch.sums.as_ptr(), rows, to, c.stride) };
-                row += rows;
+                for sums in scratch.sums.chunks_exact(width).take(rows) {
+                    // SAFETY: C has this row.
+                    unsafe { end.row(sums.as_ptr(), c.data.wrapping_add(row * c.stride + j)) };
+                    row += 1;
+                }
             }
         }
     }

@@ -260,10 +260,6 @@ impl<const BF16: bool, const PAIRS: bool> Simd for Avx512<BF16, PAIRS> {
         unsafe { _mm512_min_ps(high, _mm512_max_ps(low, v)) }
     }
     #[inline(always)]
-    unsafe fn at_least(self, v: Self::V, low: Self::V) -> Self::V {
-        unsafe { _mm512_max_ps(low, v) }
-    }
-    #[inline(always)]
     unsafe fn prefetch(self, at: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }

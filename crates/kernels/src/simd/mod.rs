@@ -147,12 +147,6 @@ pub(crate) trait Simd: Copy {
     unsafe fn neg_mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// min(max(v, low), high); NaN stays NaN.
     unsafe fn clamp(self, v: Self::V, low: Self::V, high: Self::V) -> Self::V;
-    /// max(v, low); NaN stays NaN.
-    #[inline(always)]
-    unsafe fn at_least(self, v: Self::V, low: Self::V) -> Self::V {
-        // SAFETY: the instruction set is there.
-        unsafe { self.clamp(v, low, self.splat(f32::INFINITY)) }
-    }
     /// [`Simd::LANE_STEPS`] steps of a GEMM tile: a load of A serves all of them where multiplication
     /// is by a lane. Row r of A continues at `a + r·a_row`, its values side by side; those of B
     /// are `b_step` apart. Each sum gets its products in order, as step by step.

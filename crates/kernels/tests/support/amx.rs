@@ -128,6 +128,7 @@ mod emulator {
 
     /// What the last bits of the VEX prefix stand for.
     const NONE: u8 = 0;
+    const P66: u8 = 1;
     const F3: u8 = 2;
     const F2: u8 = 3;
 
@@ -169,12 +170,14 @@ mod emulator {
                 valid(state, register).data = [[0; ROW_BYTES]; ROWS];
                 5
             }
-            (0x4b, F2 | F3, false) => {
+            // TILELOADDT1, TILESTORED, TILELOADD.
+            (0x4b, P66 | F2 | F3, false) => {
                 let memory = memory();
                 check(modrm & 7 == 4, "tile load or store without SIB");
                 let stride = memory.index.unwrap_or(0);
                 let tile = valid(state, register);
-                if simd == F2 {
+                let loads = simd != F3;
+                if loads {
                     tile.data = [[0; ROW_BYTES]; ROWS];
                 }
                 for row in 0..tile.rows {
@@ -182,7 +185,7 @@ mod emulator {
                     let data = tile.data[row].as_mut_ptr();
                     // SAFETY: the program asked to read or write these bytes.
                     unsafe {
-                        let (from, to) = if simd == F2 { (at, data) } else { (data, at) };
+                        let (from, to) = if loads { (at, data) } else { (data, at) };
                         std::ptr::copy_nonoverlapping(from, to, tile.row_bytes);
                     }
                 }
