@@ -281,7 +281,7 @@ fn first_convolutions() {
                 let found = either_way(&what, || {
                     let mut y = vec![SENTINEL; pixels * outputs];
                     let c = MatrixMut::new(&mut y, pixels, outputs, outputs);
-                    convolve_rows(geometry, &inputs, &filter, 0, c, end, &mut Buffer::default());
+                    convolve_rows(geometry, None, &inputs, &filter, 0, c, end, &mut Buffer::default());
                     y
                 });
                 let with_bias = |mut y: Vec<f64>, bias: Vec<f64>| {

@@ -14,8 +14,9 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::amx::{Configured, K_STEP};
+use super::amx::K_STEP;
 use super::registers;
+use super::session::Configured;
 use crate::buffer::Buffer;
 use crate::gemm::{MatrixMut, MatrixRef};
 
@@ -25,8 +26,9 @@ const TILE: usize = 16;
 const WIDTH: usize = 2 * TILE;
 /// Values of a step of a panel.
 const STEP: usize = K_STEP * WIDTH;
-/// The most rows that are multiplied at a time: a panel of A and one of B of so many stay in the L1 cache.
-const ROWS: usize = 256;
+/// The most rows that are multiplied at a time: a panel of A of so many stays in the L1 cache, past which those of B
+/// are streamed.
+const ROWS: usize = 512;
 /// Values that are got ready at a time, unless they have fewer rows than that: they stay in the L2 cache.
 const READY: usize = 512 * 1024;
 /// Panels of A that are got ready at a time.
@@ -52,7 +54,7 @@ pub(super) unsafe fn run(a: MatrixRef<bf16>, b: MatrixRef<bf16>, c: MatrixMut<f3
     // lines, has room for `most` rows, in whole steps, of a group of A's panels and all of B's. Row and column `first`, `i` and `j` are
     // those of matrices that have them, and so many as are said follow.
     unsafe {
-        let _tiles = Configured::new(TILE as u8);
+        let _tiles = Configured::new(TILE as u8, true);
         for first in (0..a.rows).step_by(most) {
             let rows = most.min(a.rows - first);
             // As few turns as will do, of nearly equal length.
@@ -311,10 +313,10 @@ impl Work {
         "tileloadd tmm1, [{c} + {stride} + 64]"
         "tileloadd tmm2, [{below} + {stride}]"
         "tileloadd tmm3, [{below} + {stride} + 64]";
-        "tileloadd tmm6, [{b} + {line}]"
+        "tileloaddt1 tmm6, [{b} + {line}]"
         "tileloadd tmm4, [{a} + {line}]"
         "tdpbf16ps tmm0, tmm4, tmm6"
-        "tileloadd tmm7, [{b} + {line} + 1024]"
+        "tileloaddt1 tmm7, [{b} + {line} + 1024]"
         "tdpbf16ps tmm1, tmm4, tmm7"
         "tileloadd tmm4, [{a} + {line} + 1024]"
         "tdpbf16ps tmm2, tmm4, tmm6"
@@ -330,7 +332,7 @@ impl Work {
         two_by_one:
         "tileloadd tmm0, [{c} + {stride}]"
         "tileloadd tmm2, [{below} + {stride}]";
-        "tileloadd tmm6, [{b} + {line}]"
+        "tileloaddt1 tmm6, [{b} + {line}]"
         "tileloadd tmm4, [{a} + {line}]"
         "tdpbf16ps tmm0, tmm4, tmm6"
         "tileloadd tmm4, [{a} + {line} + 1024]"
@@ -344,10 +346,10 @@ impl Work {
         one_by_two:
         "tileloadd tmm0, [{c} + {stride}]"
         "tileloadd tmm1, [{c} + {stride} + 64]";
-        "tileloadd tmm6, [{b} + {line}]"
+        "tileloaddt1 tmm6, [{b} + {line}]"
         "tileloadd tmm4, [{a} + {line}]"
         "tdpbf16ps tmm0, tmm4, tmm6"
-        "tileloadd tmm6, [{b} + {line} + 1024]"
+        "tileloaddt1 tmm6, [{b} + {line} + 1024]"
         "tdpbf16ps tmm1, tmm4, tmm6";
         "tilestored [{c} + {stride}], tmm0"
         "tilestored [{c} + {stride} + 64], tmm1"
@@ -357,7 +359,7 @@ impl Work {
         /// One tile row, one tile column.
         one_by_one:
         "tileloadd tmm0, [{c} + {stride}]";
-        "tileloadd tmm6, [{b} + {line}]"
+        "tileloaddt1 tmm6, [{b} + {line}]"
         "tileloadd tmm4, [{a} + {line}]"
         "tdpbf16ps tmm0, tmm4, tmm6";
         "tilestored [{c} + {stride}], tmm0"

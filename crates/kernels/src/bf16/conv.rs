@@ -9,9 +9,10 @@ use half::bf16;
 #[cfg(target_arch = "x86_64")]
 use super::amx::K_STEP;
 #[cfg(target_arch = "x86_64")]
-use super::{PackedBf16, gemm};
+use super::{PackedBf16, are_configured, gemm, keep_awake};
 use crate::buffer::Buffer;
 use crate::conv::{self, ConvGeometry};
+use crate::depthwise::Present;
 use crate::element::Element;
 #[cfg(target_arch = "x86_64")]
 use crate::gemm::MatrixRef;
@@ -52,15 +53,22 @@ impl ConvFilter {
         packed.pack_with(value);
         Self(Packed::Wide(packed))
     }
+
+    /// Whether input rows need no padding.
+    pub fn takes_unpadded(&self) -> bool {
+        !matches!(self.0, Packed::Wide(_))
+    }
 }
 
-/// [`conv::convolve_rows`] with a filter in bf16. In tiles the inputs are rounded to bf16 as well.
+/// [`conv::convolve_rows`] with a filter in bf16. In tiles the inputs are rounded to bf16 as well. With `present`,
+/// which asks for a filter that [`ConvFilter::takes_unpadded`] rows, these have the pixels that it says only.
 ///
 /// # Panics
-/// As [`conv::convolve_rows`].
+/// As [`conv::convolve_rows`], and if the filter does not take such rows.
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 pub fn convolve_rows<C: Element>(
     geometry: ConvGeometry,
+    present: Option<Present>,
     inputs: &[[&[f32]; 3]],
     filter: &ConvFilter,
     first_column: usize,
@@ -69,17 +77,22 @@ pub fn convolve_rows<C: Element>(
     scratch: &mut Buffer<bf16>,
 ) {
     match &filter.0 {
-        Packed::Wide(filter) => conv::convolve_rows(geometry, inputs, filter, first_column, output, epilogue),
+        Packed::Wide(filter) => {
+            assert!(present.is_none(), "rows without padding, with a filter that needs it");
+            conv::convolve_rows(geometry, inputs, filter, first_column, output, epilogue);
+        }
         #[cfg(target_arch = "x86_64")]
         Packed::Tiles(filter) => {
-            in_tiles(geometry, inputs, filter, first_column, output, epilogue, scratch);
+            in_tiles(geometry, present, inputs, filter, first_column, output, epilogue, scratch);
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
+#[allow(clippy::too_many_arguments, reason = "those of `convolve_rows`")]
 fn in_tiles<C: Element>(
     geometry: ConvGeometry,
+    present: Option<Present>,
     inputs: &[[&[f32]; 3]],
     filter: &PackedBf16,
     first_column: usize,
@@ -90,52 +103,94 @@ fn in_tiles<C: Element>(
     let ConvGeometry { outputs, channels, dilation, .. } = geometry;
     assert!(9 * channels <= K_STEP && dilation == 1, "geometry of the filter");
     assert_eq!(output.rows, inputs.len() * outputs, "rows of pixels of the output");
-    let needed = geometry.input_len();
+    let present = present.unwrap_or(Present { left: 0, count: geometry.input_len() / channels.max(1) });
+    let needed = present.count * channels;
     let patches = scratch.at_least(inputs.len() * outputs * K_STEP);
     for (rows, patches) in inputs.iter().zip(patches.chunks_exact_mut((outputs * K_STEP).max(1))) {
         for row in rows {
-            assert!(row.len() >= needed, "padded row of {} values, {needed} needed", row.len());
+            assert!(row.len() >= needed, "row of {} values, {needed} needed", row.len());
         }
         // SAFETY: the rows are as long as was checked, a filter is packed for tiles only where AVX-512 and its
         // bf16 instructions are, and so many patches fit.
-        unsafe { gather(geometry, rows.map(<[f32]>::as_ptr), patches.as_mut_ptr()) };
+        unsafe { gather(geometry, present, rows.map(<[f32]>::as_ptr), patches.as_mut_ptr()) };
     }
     let patches = MatrixRef::new(patches, output.rows, K_STEP, K_STEP);
     gemm(patches, filter, first_column, output, epilogue);
 }
 
-/// The patches of a row of outputs, in bf16: of each output its nine pixels, and zeros up to a step.
+/// The patches of a row of outputs, in bf16: of each output its nine pixels, zeros for those that are not `present`,
+/// and zeros up to a step.
 ///
 /// # Safety
-/// AVX-512F, BW, VL and BF16 must be present, the three rows hold what the geometry asks for, and a patch have no
-/// more than a step.
+/// AVX-512F, BW, VL and BF16 must be present, the three rows hold the pixels that are said to be present, and a patch
+/// have no more than a step.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn gather(geometry: ConvGeometry, rows: [*const f32; 3], patches: *mut bf16) {
+unsafe fn gather(geometry: ConvGeometry, present: Present, rows: [*const f32; 3], patches: *mut bf16) {
+    let ConvGeometry { outputs, channels, stride, .. } = geometry;
+    // Outputs all of whose pixels are there.
+    let first = present.left.div_ceil(stride).min(outputs);
+    let end = match (present.left + present.count).checked_sub(3) {
+        Some(last) => (last / stride + 1).clamp(first, outputs),
+        None => first,
+    };
+    let tiles = are_configured();
+    let all = ((1u64 << (9 * channels)) - 1) as u32;
+    // SAFETY: the caller's promises; of the others only those pixels are read that are there.
+    unsafe {
+        for output in (0..first).chain(end..outputs) {
+            let mut lanes = 0;
+            for pixel in (0..3)
+                .filter(|k| (present.left..present.left + present.count).contains(&(output * stride + k)))
+            {
+                for row in 0..3 {
+                    lanes |= ((1u32 << channels) - 1) << ((row * 3 + pixel) * channels);
+                }
+            }
+            patch(geometry, present, rows, lanes, output, patches);
+        }
+        for output in first..end {
+            if tiles && output % 16 == 0 {
+                keep_awake();
+            }
+            patch(geometry, present, rows, all, output, patches);
+        }
+    }
+}
+
+/// The patch of one output, of which so many `lanes` are there.
+///
+/// # Safety
+/// As [`gather`], for pixels whose lanes are there.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn patch(
+    geometry: ConvGeometry,
+    present: Present,
+    rows: [*const f32; 3],
+    lanes: u32,
+    output: usize,
+    patches: *mut bf16,
+) {
     use std::arch::x86_64::*;
 
     /// Values of a vector: half of a patch.
     const LANES: usize = K_STEP / 2;
-    let ConvGeometry { outputs, channels, stride, .. } = geometry;
+    let ConvGeometry { channels, stride, .. } = geometry;
     let run = 3 * channels;
-    // Of each row its place in the patch, the part of it in either half.
-    let part = |row: usize, half: usize| {
-        let bits = ((1u32 << run) - 1) << (row * run);
-        (bits >> (half * LANES)) as __mmask16
-    };
-    for output in 0..outputs {
-        let at = output * stride * channels;
-        // SAFETY: only those lanes of a vector are read that are values of a row.
-        unsafe {
-            let mut halves = [_mm512_setzero_ps(); 2];
-            for (half, v) in halves.iter_mut().enumerate() {
-                for (row, start) in rows.into_iter().enumerate() {
-                    let from = start.wrapping_add(at + half * LANES).wrapping_sub(row * run);
-                    *v = _mm512_mask_loadu_ps(*v, part(row, half), from);
-                }
+    let at = (output * stride * channels).wrapping_sub(present.left * channels);
+    // SAFETY: only those lanes of a vector are read that are values of a row.
+    unsafe {
+        let mut halves = [_mm512_setzero_ps(); 2];
+        for (half, v) in halves.iter_mut().enumerate() {
+            for (row, start) in rows.into_iter().enumerate() {
+                // Of the row its place in the patch, the part of it in this half.
+                let part = lanes & (((1u32 << run) - 1) << (row * run));
+                let from = start.wrapping_add(at.wrapping_add(half * LANES).wrapping_sub(row * run));
+                *v = _mm512_mask_loadu_ps(*v, (part >> (half * LANES)) as __mmask16, from);
             }
-            let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(halves[1], halves[0]));
-            _mm512_storeu_si512(patches.add(output * K_STEP).cast(), both);
         }
+        let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(halves[1], halves[0]));
+        _mm512_storeu_si512(patches.add(output * K_STEP).cast(), both);
     }
 }

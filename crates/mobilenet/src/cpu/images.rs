@@ -56,6 +56,14 @@ impl<'a> Images<'a> {
         self.some(image..image + 1)
     }
 
+    /// The values of the first one, if they are normalised.
+    pub fn values(&self) -> Option<&'a [f32]> {
+        match self.values {
+            Values::Normalised(values) => Some(&values[..self.image_len]),
+            Values::Pixels(..) => None,
+        }
+    }
+
     /// Writes row `y` of the first one, normalised.
     pub fn row(&self, isa: Isa, y: usize, to: &mut [f32]) {
         let range = y * to.len()..(y + 1) * to.len();

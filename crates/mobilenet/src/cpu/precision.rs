@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use mobilenet_kernels::bf16::conv::ConvFilter;
 use mobilenet_kernels::bf16::{self as products, PackedBf16};
 use mobilenet_kernels::conv::{self, ConvGeometry};
+use mobilenet_kernels::depthwise::Present;
 use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::{Buffer, Element, Isa};
 use serde::{Deserialize, Serialize};
@@ -63,9 +64,12 @@ pub(super) trait Number: Element {
     /// The filter `value([ky][kx][in], out)` of a full convolution.
     fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> Self::ConvFilter;
 
-    /// See [`conv::convolve_rows`].
+    /// Whether the input rows of this filter need no padding.
+    fn takes_unpadded(filter: &Self::ConvFilter) -> bool;
+
+    /// See [`conv::convolve_rows`] and, where [`Number::takes_unpadded`], [`products::conv::convolve_rows`].
     fn convolve_rows<C: Element>(
-        geometry: ConvGeometry,
+        geometry: (ConvGeometry, Option<Present>),
         inputs: &[[&[f32]; 3]],
         filter: &Self::ConvFilter,
         first_column: usize,
@@ -191,8 +195,12 @@ impl Number for f32 {
         packed
     }
 
+    fn takes_unpadded(_: &PackedB) -> bool {
+        false
+    }
+
     fn convolve_rows<C: Element>(
-        geometry: ConvGeometry,
+        (geometry, _): (ConvGeometry, Option<Present>),
         inputs: &[[&[f32]; 3]],
         filter: &PackedB,
         first_column: usize,
@@ -299,8 +307,12 @@ impl Number for bf16 {
         ConvFilter::new(isa, geometry, layer.output.channels, value)
     }
 
+    fn takes_unpadded(filter: &ConvFilter) -> bool {
+        filter.takes_unpadded()
+    }
+
     fn convolve_rows<C: Element>(
-        geometry: ConvGeometry,
+        (geometry, present): (ConvGeometry, Option<Present>),
         inputs: &[[&[f32]; 3]],
         filter: &ConvFilter,
         first_column: usize,
@@ -308,7 +320,16 @@ impl Number for bf16 {
         epilogue: Epilogue,
         scratch: &mut Buffer<bf16>,
     ) {
-        products::conv::convolve_rows(geometry, inputs, filter, first_column, output, epilogue, scratch);
+        products::conv::convolve_rows(
+            geometry,
+            present,
+            inputs,
+            filter,
+            first_column,
+            output,
+            epilogue,
+            scratch,
+        );
     }
 
     // Whole tiles of 16 rows, two by two.

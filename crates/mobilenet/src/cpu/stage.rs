@@ -254,25 +254,36 @@ impl<E: Number> Stage<E> {
     ) {
         let Filter::Full(filter) = &self.filter else { unreachable!("a full convolution") };
         let layer = &self.layer;
-        let Shape { width, channels, .. } = layer.input;
-        let row_len = (layer.pads.left + width + layer.pads.right) * channels;
-        let slots = (MOST_ROWS - 1) * layer.stride + 2 * layer.dilation + 1;
+        let Shape { height, width, channels } = layer.input;
         let Padded { rows: memory, loaded, scratch } = padded;
+        let image = match &input {
+            Input::Image(images) if E::takes_unpadded(filter) => images.values(),
+            _ => None,
+        };
+        let present = image.map(|_| Present { left: layer.pads.left, count: width });
+        let (left, right) = if image.is_some() { (0, 0) } else { (layer.pads.left, layer.pads.right) };
+        let row_len = (left + width + right) * channels;
+        // Where the rows are those of an image that needs no padding, there is a row of zeros only.
+        let slots = match image {
+            Some(_) => 0,
+            None => (MOST_ROWS - 1) * layer.stride + 2 * layer.dilation + 1,
+        };
         let memory = memory.at_least((slots + 1) * row_len);
         let end = rows.clone().next_back().map_or(0, |last| self.reach(last).end);
-        memory[slots * row_len..].fill(0.0);
-        for y in *loaded..end {
+        memory[slots * row_len..][..row_len].fill(0.0);
+        for y in if slots > 0 { *loaded..end } else { 0..0 } {
             let row = &mut memory[y % slots * row_len..][..row_len];
-            let (left, row) = row.split_at_mut(layer.pads.left * channels);
+            let (left, row) = row.split_at_mut(left * channels);
             let (pixels, right) = row.split_at_mut(width * channels);
             left.fill(0.0);
             input.copy(plan.isa, y, pixels);
             right.fill(0.0);
         }
         *loaded = end.max(*loaded);
-        let row = |y: isize| {
-            let inside = y >= 0 && (y as usize) < layer.input.height;
-            &memory[if inside { y as usize % slots } else { slots } * row_len..][..row_len]
+        let row = |y: isize| match (image, usize::try_from(y)) {
+            (Some(image), Ok(y)) if y < height => &image[y * row_len..][..row_len],
+            (None, Ok(y)) if y < height => &memory[y % slots * row_len..][..row_len],
+            _ => &memory[slots * row_len..][..row_len],
         };
         let mut inputs: [[&[f32]; 3]; MOST_ROWS] = [[&[]; 3]; MOST_ROWS];
         let count = rows.len();
@@ -286,7 +297,15 @@ impl<E: Number> Stage<E> {
             dilation: layer.dilation,
         };
         let epilogue = self.epilogue();
-        E::convolve_rows(geometry, &inputs[..count], filter, first_column, output, epilogue, scratch);
+        E::convolve_rows(
+            (geometry, present),
+            &inputs[..count],
+            filter,
+            first_column,
+            output,
+            epilogue,
+            scratch,
+        );
     }
 }
 
