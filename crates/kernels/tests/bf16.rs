@@ -10,6 +10,7 @@ use mobilenet_kernels::bf16::{
     PackedBf16, assume_few_tile_registers, column_step, gemm, gemm_transposed_accumulate, padded_stride,
 };
 use mobilenet_kernels::conv::ConvGeometry;
+use mobilenet_kernels::depthwise::Present;
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef, column_blocks};
 use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Buffer, Clamp, Element, Isa};
@@ -281,7 +282,7 @@ fn first_convolutions() {
                 let found = either_way(&what, || {
                     let mut y = vec![SENTINEL; pixels * outputs];
                     let c = MatrixMut::new(&mut y, pixels, outputs, outputs);
-                    convolve_rows(geometry, None, &inputs, &filter, 0, c, end, &mut Buffer::default());
+                    convolve_rows((geometry, None), &inputs, &filter, 0, c, end, &mut Buffer::default());
                     y
                 });
                 let with_bias = |mut y: Vec<f64>, bias: Vec<f64>| {
@@ -299,6 +300,49 @@ fn first_convolutions() {
                 let exact = with_bias(exact, widen(&bias));
                 let magnitude = with_bias(magnitude, magnitudes(&widen(&bias)));
                 assert_within(&what, &found, &exact, &magnitude, 9 * channels + 3);
+            }
+        }
+    }
+}
+
+#[test]
+fn first_convolutions_of_rows_without_padding() {
+    const CHANNELS: usize = 3;
+    for isa in every_isa() {
+        let outputs = 40;
+        let mut random = Random(1);
+        let weight = random.values(outputs * 9 * CHANNELS);
+        let filter =
+            ConvFilter::new(isa, (CHANNELS, 1), outputs, |row, out| weight[out * 9 * CHANNELS + row]);
+        if !filter.takes_unpadded() {
+            continue;
+        }
+        for (width, stride) in [(1_usize, 1), (1, 2), (2, 1), (2, 2), (3, 2), (17, 1), (17, 2), (64, 2)] {
+            for (left, right) in [(0, 0), (1, 1), (0, 1), (2, 2), (4, 5)] {
+                let Some(last) = (left + width + right).checked_sub(3) else { continue };
+                // NaN is what may not be read.
+                let rows: Vec<f32> = (0..3)
+                    .flat_map(|_| [random.values(width * CHANNELS), vec![f32::NAN; 40]].concat())
+                    .collect();
+                let rows: Vec<&[f32]> =
+                    rows.chunks(width * CHANNELS + 40).map(|row| &row[..width * CHANNELS]).collect();
+                let padded: Vec<Vec<f32>> = rows
+                    .iter()
+                    .map(|row| [&vec![0.0; left * CHANNELS], *row, &vec![0.0; right * CHANNELS]].concat())
+                    .collect();
+                let pixels = last / stride + 1;
+                let geometry = ConvGeometry { outputs: pixels, channels: CHANNELS, stride, dilation: 1 };
+                let convolve = |present, rows: [&[f32]; 3]| {
+                    let mut y = vec![SENTINEL; pixels * outputs];
+                    let c = MatrixMut::new(&mut y, pixels, outputs, outputs);
+                    let scratch = &mut Buffer::default();
+                    convolve_rows((geometry, present), &[rows], &filter, 0, c, Epilogue::default(), scratch);
+                    y
+                };
+                let expected = convolve(None, [&padded[0], &padded[1], &padded[2]]);
+                let found = convolve(Some(Present { left, count: width }), [rows[0], rows[1], rows[2]]);
+                let what = format!("{} {left}+{width}+{right} stride {stride}", isa.name());
+                assert_eq!(found, expected, "{what}");
             }
         }
     }

@@ -13,7 +13,6 @@ use std::mem::MaybeUninit;
 use half::bf16;
 
 use super::end::{Bounded, Columns, Ending, Halves, Plain};
-use super::session::Configured;
 use super::{Product, registers};
 use crate::element::Element;
 use crate::gemm::MatrixRef;
@@ -32,7 +31,7 @@ const LONG: usize = 256;
 /// The most rows of a tile.
 pub(super) const TILE_ROWS: usize = 16;
 /// Bytes of a row of a tile.
-pub(super) const TILE_ROW: u16 = 64;
+const TILE_ROW: u16 = 64;
 /// Columns of a tile,
 const TILE_COLUMNS: usize = 16;
 /// and of a panel.
@@ -100,7 +99,7 @@ unsafe fn run<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: Product<C>
     // SAFETY: the caller's promises. Whole steps of A's rows are read in place, and what is left of k in
     // `tails`. B's panel has whole steps, filled up with zeros.
     unsafe {
-        let _tiles = Configured::new(height as u8, !few);
+        let _tiles = Configured::new(height as u8);
         if !k.is_multiple_of(K_STEP) {
             tails.write(Tails::default());
         }
@@ -305,6 +304,57 @@ impl<C> Finish<C> {
         self.rows -= rows;
         if self.rows == 0 {
             (self.to, self.rows, self.rows_below) = (self.below, self.rows_below, 0);
+        }
+    }
+}
+
+/// A configuration of the tile registers, given up when dropped (which lets the processor save less when
+/// threads change).
+pub(super) struct Configured;
+
+/// What LDTILECFG reads: palette 1, and for each tile the bytes of a row and the number of rows.
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Configured {
+    /// Tiles 0 to 3 (sums) and 4, 5 (A) of `height` rows, 6 and 7 (B) of sixteen pairs of k. As long as one of
+    /// them is not written to, it is zero and takes no register.
+    pub(super) unsafe fn new(height: u8) -> Self {
+        let mut configuration =
+            Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        configuration.row_bytes[..8].fill(TILE_ROW);
+        configuration.rows[..6].fill(height);
+        configuration.rows[6..8].fill(TILE_ROWS as u8);
+        // SAFETY: reads 64 bytes; the values are within what palette 1 allows.
+        unsafe {
+            asm!(
+                "ldtilecfg [{at}]",
+                at = in(reg) &raw const configuration,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+        Self
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        // SAFETY: a `Configured` exists only where AMX does.
+        unsafe {
+            asm!(
+                "tilerelease",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nomem, nostack, preserves_flags),
+            );
         }
     }
 }
@@ -635,7 +685,7 @@ pub(super) const MULTIPLY_ADDS: usize = 6 * TILE_ROWS * 16 * K_STEP;
 pub(super) unsafe fn multiply_adds(rounds: usize) {
     // SAFETY: the caller's promise; the tiles are configured, and zero then.
     unsafe {
-        let _tiles = Configured::new(TILE_ROWS as u8, true);
+        let _tiles = Configured::new(TILE_ROWS as u8);
         asm!(
             "2:",
             "tdpbf16ps tmm0, tmm6, tmm7",

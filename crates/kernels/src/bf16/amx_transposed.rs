@@ -14,9 +14,8 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::amx::K_STEP;
+use super::amx::{Configured, K_STEP};
 use super::registers;
-use super::session::Configured;
 use crate::buffer::Buffer;
 use crate::gemm::{MatrixMut, MatrixRef};
 
@@ -54,7 +53,7 @@ pub(super) unsafe fn run(a: MatrixRef<bf16>, b: MatrixRef<bf16>, c: MatrixMut<f3
     // lines, has room for `most` rows, in whole steps, of a group of A's panels and all of B's. Row and column `first`, `i` and `j` are
     // those of matrices that have them, and so many as are said follow.
     unsafe {
-        let _tiles = Configured::new(TILE as u8, true);
+        let _tiles = Configured::new(TILE as u8);
         for first in (0..a.rows).step_by(most) {
             let rows = most.min(a.rows - first);
             // As few turns as will do, of nearly equal length.

@@ -9,7 +9,7 @@ use half::bf16;
 #[cfg(target_arch = "x86_64")]
 use super::amx::K_STEP;
 #[cfg(target_arch = "x86_64")]
-use super::{PackedBf16, are_configured, gemm, keep_awake};
+use super::{PackedBf16, gemm};
 use crate::buffer::Buffer;
 use crate::conv::{self, ConvGeometry};
 use crate::depthwise::Present;
@@ -67,8 +67,7 @@ impl ConvFilter {
 /// As [`conv::convolve_rows`], and if the filter does not take such rows.
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 pub fn convolve_rows<C: Element>(
-    geometry: ConvGeometry,
-    present: Option<Present>,
+    (geometry, present): (ConvGeometry, Option<Present>),
     inputs: &[[&[f32]; 3]],
     filter: &ConvFilter,
     first_column: usize,
@@ -83,16 +82,14 @@ pub fn convolve_rows<C: Element>(
         }
         #[cfg(target_arch = "x86_64")]
         Packed::Tiles(filter) => {
-            in_tiles(geometry, present, inputs, filter, first_column, output, epilogue, scratch);
+            in_tiles((geometry, present), inputs, filter, first_column, output, epilogue, scratch);
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[allow(clippy::too_many_arguments, reason = "those of `convolve_rows`")]
 fn in_tiles<C: Element>(
-    geometry: ConvGeometry,
-    present: Option<Present>,
+    (geometry, present): (ConvGeometry, Option<Present>),
     inputs: &[[&[f32]; 3]],
     filter: &PackedBf16,
     first_column: usize,
@@ -134,7 +131,6 @@ unsafe fn gather(geometry: ConvGeometry, present: Present, rows: [*const f32; 3]
         Some(last) => (last / stride + 1).clamp(first, outputs),
         None => first,
     };
-    let tiles = are_configured();
     let all = ((1u64 << (9 * channels)) - 1) as u32;
     // SAFETY: the caller's promises; of the others only those pixels are read that are there.
     unsafe {
@@ -150,9 +146,6 @@ unsafe fn gather(geometry: ConvGeometry, present: Present, rows: [*const f32; 3]
             patch(geometry, present, rows, lanes, output, patches);
         }
         for output in first..end {
-            if tiles && output % 16 == 0 {
-                keep_awake();
-            }
             patch(geometry, present, rows, all, output, patches);
         }
     }

@@ -22,7 +22,6 @@ mod pairs;
 pub(crate) mod peak;
 #[cfg(target_arch = "x86_64")]
 mod registers;
-mod session;
 mod transposed;
 mod widened;
 
@@ -35,9 +34,6 @@ use crate::isa::Isa;
 use crate::isa::Kind;
 
 pub use packed::PackedBf16;
-pub use session::Session;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use session::{are_configured, keep_awake};
 pub use transposed::gemm_transposed_accumulate;
 
 /// C = epilogue(A·B), for the columns of C: `first_column..first_column + c.columns` of B. C is f32, or

@@ -13,8 +13,6 @@ use std::arch::asm;
 use std::arch::x86_64::{_mm_lfence, _rdtsc};
 use std::cell::Cell;
 
-use super::session;
-
 /// Steps of a trial.
 const STEPS: usize = 8;
 /// Trials of each kind.
@@ -114,7 +112,6 @@ unsafe fn look_now(since: u64) {
     }
     // With all registers both are as fast as their products; with few, eight tiles take twice as long as four.
     let few = 2 * in_eight > 3 * in_four;
-    session::all_used();
     KNOWN.set(Known { few, since, good_for: SHARE * TRIALS as u64 * (in_four + in_eight) });
 }
 

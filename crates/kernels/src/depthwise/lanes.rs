@@ -23,9 +23,6 @@ pub(super) trait Lanes: Copy {
     unsafe fn parameters<const PARTIAL: bool>(self, from: *const f32, n: usize) -> Self::V;
     /// See [`simd::prefetch_all`].
     unsafe fn prefetch_all<T>(self, values: &[T]);
-    /// Keeps whatever sleeps while there are only vectors awake; to be called now and then.
-    #[inline(always)]
-    unsafe fn meanwhile(self) {}
 }
 
 /// Vectors of values that are stored as `E`.
@@ -104,28 +101,24 @@ mod halves {
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
-    use half::{bf16 as Bf16, f16};
+    use half::{bf16, f16};
 
     use super::{Lanes, Reads, Writes};
-    use crate::bf16;
     use crate::depthwise::{ConvolveRows, slide};
     use crate::simd::{self, avx512::Avx512};
 
     /// Proof that AVX512-FP16, AVX-512BW, VL and BF16 are present.
     #[derive(Clone, Copy)]
-    pub struct Halves {
-        /// Whether there are tiles to keep awake.
-        tiles: bool,
-    }
+    pub struct Halves;
 
     /// All rows of `work`, whose stride is 1 or 2 and whose dilation 1.
     ///
     /// # Safety
     /// The instruction sets of [`Halves`] must be present, and `work`'s lengths have been checked.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx512fp16,avx2,fma")]
-    pub unsafe fn run(work: ConvolveRows<'_, f16, Bf16>) {
+    pub unsafe fn run(work: ConvolveRows<'_, f16, bf16>) {
         // SAFETY: the caller's promises.
-        unsafe { slide::run(Halves { tiles: bf16::are_configured() }, work) }
+        unsafe { slide::run(Halves, work) }
     }
 
     #[inline(always)]
@@ -185,12 +178,6 @@ mod halves {
             }
         }
         #[inline(always)]
-        unsafe fn meanwhile(self) {
-            if self.tiles {
-                unsafe { bf16::keep_awake() }
-            }
-        }
-        #[inline(always)]
         unsafe fn prefetch_all<T>(self, values: &[T]) {
             unsafe { simd::prefetch_all(Avx512::<true>, values) }
         }
@@ -211,9 +198,9 @@ mod halves {
     }
 
     #[allow(clippy::undocumented_unsafe_blocks)]
-    impl Writes<Bf16> for Halves {
+    impl Writes<bf16> for Halves {
         #[inline(always)]
-        unsafe fn write<const PARTIAL: bool>(self, to: *mut Bf16, v: __m512h, n: usize) {
+        unsafe fn write<const PARTIAL: bool>(self, to: *mut bf16, v: __m512h, n: usize) {
             unsafe {
                 let low = _mm512_cvtxph_ps(_mm512_castph512_ph256(v));
                 let high = _mm512_extracti64x4_epi64::<1>(_mm512_castph_si512(v));

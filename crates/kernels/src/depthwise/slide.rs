@@ -198,7 +198,6 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
             let end = count.min((outputs + 2).saturating_sub(left));
             // The sums change places, instead of their values moving: three outputs in a round.
             while pixel + 3 <= end {
-                channels.s.meanwhile();
                 let mut third = start;
                 add!(first second third);
                 self.finish::<L, PARTIAL>(channels, &mut to, first);
@@ -248,9 +247,6 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
                 self.around::<L, PARTIAL>(channels, 0..1, &mut sums);
             }
             for output in 0..outputs {
-                if output % 4 == 0 {
-                    channels.s.meanwhile();
-                }
                 let (middle, right) = (2 * output + 1, 2 * output + 2);
                 let mut next = start;
                 if is_there(middle) {

@@ -7,7 +7,6 @@
 //! out, to each thread as many as it is fast.
 
 use half::bf16;
-use mobilenet_kernels::bf16::Session;
 use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef};
 use mobilenet_kernels::parallel::{Pool, Shares, chunks, ranges};
 use mobilenet_kernels::{Buffer, Clamp, Element, Isa, element, pooling};
@@ -286,7 +285,6 @@ impl<E: Number> InferenceIn<E> {
             let groups = &groups[..];
             let rows = ranges(chunks(&mut output[..done * stride], stride), groups);
             engine.pool.run(groups.len(), memory, rows, |item, memory, rows| {
-                let _session = Session::open(plan.isa);
                 let end_image = groups[item];
                 let images = images.some(end_image - rows.len() / stride..end_image);
                 run_group(plan, stages, first, images, memory, |index, map, mean| {
@@ -430,7 +428,6 @@ fn spread_strip<E: Number>(
     let rows = rows_of_share(height, pool.threads());
     let parts = chunks(output.at_least(height * width * stride), rows * width * stride);
     pool.run_shares(shares, height.div_ceil(rows), memory, parts, |share, memory, output| {
-        let _session = Session::open(plan.isa);
         let rows = share.start * rows..height.min(share.end * rows);
         strip::rows(plan, stages, &mut memory.kept, image, rows, (output, stride));
     });
@@ -453,7 +450,6 @@ impl<E: Number> Stage<E> {
             let block = E::column_step(plan.isa);
             let columns = gemm::column_blocks(output, (channels, stride), block);
             pool.run_shares(shares, channels.div_ceil(block), memory, columns, |share, memory, output| {
-                let _session = Session::open(plan.isa);
                 let Memory { patches, padded, .. } = memory;
                 padded.start(0);
                 let mut map = map;
@@ -465,7 +461,6 @@ impl<E: Number> Stage<E> {
         let rows = rows_of_share(height, threads);
         let parts = chunks(output, rows * width * stride);
         pool.run_shares(shares, height.div_ceil(rows), memory, parts, |share, memory, output| {
-            let _session = Session::open(plan.isa);
             let Memory { patches, padded, .. } = memory;
             let rows = share.start * rows..height.min(share.end * rows);
             padded.start(self.reach(rows.start).start);

@@ -312,7 +312,7 @@ impl Number for bf16 {
     }
 
     fn convolve_rows<C: Element>(
-        (geometry, present): (ConvGeometry, Option<Present>),
+        geometry: (ConvGeometry, Option<Present>),
         inputs: &[[&[f32]; 3]],
         filter: &ConvFilter,
         first_column: usize,
@@ -320,16 +320,7 @@ impl Number for bf16 {
         epilogue: Epilogue,
         scratch: &mut Buffer<bf16>,
     ) {
-        products::conv::convolve_rows(
-            geometry,
-            present,
-            inputs,
-            filter,
-            first_column,
-            output,
-            epilogue,
-            scratch,
-        );
+        products::conv::convolve_rows(geometry, inputs, filter, first_column, output, epilogue, scratch);
     }
 
     // Whole tiles of 16 rows, two by two.
