@@ -171,7 +171,9 @@ unsafe fn run<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: Product<C>
                 let first = shape.first_row(turn * together);
                 let second = shape.first_row(turn * together + usize::from(two));
                 let to = c.data.wrapping_add(column);
-                end = E::new(s, &epilogue, first_column + column, WIDTH.min(c.columns - column));
+                if turn == 0 {
+                    end = E::new(s, &epilogue, first_column + column, WIDTH.min(c.columns - column));
+                }
                 before = Finish {
                     from: sums,
                     to: to.wrapping_add(first * c.stride),
