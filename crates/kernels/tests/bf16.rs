@@ -170,6 +170,10 @@ fn empty_products_are_the_bias() {
         let end = Epilogue { bias: Some(&bias), clamp: None, lowered: None };
         gemm(MatrixRef::new(&[], 2, 0, 0), &packed, 0, MatrixMut::new(&mut c, 2, 5, 5), end);
         assert_eq!(c, [1.0, -2.0, 3.0, -4.0, 5.0, 1.0, -2.0, 3.0, -4.0, 5.0]);
+        // Several tile rows, of which the last two overlap.
+        let mut c = [SENTINEL; 34 * 5];
+        gemm(MatrixRef::new(&[], 34, 0, 0), &packed, 0, MatrixMut::new(&mut c, 34, 5, 5), end);
+        assert!(c.chunks(5).all(|row| row == bias), "{}: {c:?}", isa.name());
         let mut none = [SENTINEL; 5];
         gemm(MatrixRef::new(&[], 0, 0, 0), &packed, 0, MatrixMut::new(&mut none, 0, 5, 5), end);
         assert_eq!(none, [SENTINEL; 5]);

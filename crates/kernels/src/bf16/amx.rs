@@ -5,6 +5,10 @@
 //! 32 values of k of the rows of A, straight from the activations, and the same of 2·16 columns of B from its
 //! panel, in which the pairs of k lie side by side. The sums stay in their registers over all of k.
 //!
+//! Tile loads wait for tile stores before them, and these for all products before them. Therefore the first operands
+//! of the next block are loaded before the sums of one are stored, and sums begin with zero: the bias is added where
+//! they are finished, which is between the steps of the next block.
+//!
 //! The heights of all tile rows are equal, so that tiles are configured once a product.
 
 use std::arch::asm;
@@ -21,8 +25,8 @@ use crate::simd::avx512::Avx512;
 
 /// Values of k in a tile of A or B.
 pub(super) const K_STEP: usize = 32;
-/// Values of k that are gone through at a time: a panel of B of this depth stays in the L1 cache beside
-/// two tile rows of A.
+/// Values of k that are gone through at a time: a panel of B of this depth stays in the L1 cache while rows of A
+/// stream past it.
 const K_BLOCK: usize = 16 * K_STEP;
 /// Tile rows whose sums wait for the next block of k.
 const GROUP: usize = 8;
@@ -71,6 +75,8 @@ unsafe fn run_in_halves<C: Element>(product: Product<C>) {
     unsafe { run::<C, Halves>(product) }
 }
 
+/// All panels, one after another; of each all tile rows.
+///
 /// # Safety
 /// As [`gemm`]; if the ending takes whole panels, so must C's columns be.
 #[inline(always)]
@@ -155,8 +161,10 @@ unsafe fn run<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: Product<C>
                 beside.step(&end);
             }
             Beside { before, ahead, .. } = beside;
-            // (Of the tile row below, if any.)
-            before.finish(&end, before.rows, c.stride);
+            // What is left of the tile row below.
+            while before.rows > 0 {
+                before.finish(&end, before.rows, c.stride);
+            }
             place = place.next(turns, group, blocks);
             if place.column < c.columns {
                 work = shape.block(place);
