@@ -13,6 +13,8 @@ use super::{PackedBf16, gemm};
 use crate::buffer::Buffer;
 use crate::conv::{self, ConvGeometry};
 use crate::depthwise::Present;
+#[cfg(target_arch = "x86_64")]
+use crate::element;
 use crate::element::Element;
 #[cfg(target_arch = "x86_64")]
 use crate::gemm::MatrixRef;
@@ -102,28 +104,41 @@ fn in_tiles<C: Element>(
     assert_eq!(output.rows, inputs.len() * outputs, "rows of pixels of the output");
     let present = present.unwrap_or(Present { left: 0, count: geometry.input_len() / channels.max(1) });
     let needed = present.count * channels;
-    let patches = scratch.at_least(inputs.len() * outputs * K_STEP);
+    // Behind the patches the rows, rounded: each once, where output rows that follow one another share them.
+    let patches_len = inputs.len() * outputs * K_STEP;
+    let row_len = needed.next_multiple_of(K_STEP);
+    let scratch = scratch.at_least(patches_len + 3 * inputs.len() * row_len);
+    let (patches, mut free) = scratch.split_at_mut(patches_len);
+    let mut before: [(*const f32, *const bf16); 3] = [(std::ptr::null(), std::ptr::null()); 3];
     for (rows, patches) in inputs.iter().zip(patches.chunks_exact_mut((outputs * K_STEP).max(1))) {
-        for row in rows {
+        let rounded = rows.map(|row| {
             assert!(row.len() >= needed, "row of {} values, {needed} needed", row.len());
-        }
+            if let Some(&(_, rounded)) = before.iter().find(|(known, _)| *known == row.as_ptr()) {
+                return rounded;
+            }
+            let (to, rest) = std::mem::take(&mut free).split_at_mut(row_len);
+            free = rest;
+            element::convert(filter.isa, &row[..needed], &mut to[..needed]);
+            to.as_ptr()
+        });
+        before = std::array::from_fn(|at| (rows[at].as_ptr(), rounded[at]));
         // SAFETY: the rows are as long as was checked, a filter is packed for tiles only where AVX-512 and its
         // bf16 instructions are, and so many patches fit.
-        unsafe { gather(geometry, present, rows.map(<[f32]>::as_ptr), patches.as_mut_ptr()) };
+        unsafe { gather(geometry, present, rounded, patches.as_mut_ptr()) };
     }
     let patches = MatrixRef::new(patches, output.rows, K_STEP, K_STEP);
     gemm(patches, filter, first_column, output, epilogue);
 }
 
-/// The patches of a row of outputs, in bf16: of each output its nine pixels, zeros for those that are not `present`,
+/// The patches of a row of outputs: of each output its nine pixels, zeros for those that are not `present`,
 /// and zeros up to a step.
 ///
 /// # Safety
-/// AVX-512F, BW, VL and BF16 must be present, the three rows hold the pixels that are said to be present, and a patch
+/// AVX-512F, BW and VL must be present, the three rows hold the pixels that are said to be present, and a patch
 /// have no more than a step.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn gather(geometry: ConvGeometry, present: Present, rows: [*const f32; 3], patches: *mut bf16) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+unsafe fn gather(geometry: ConvGeometry, present: Present, rows: [*const bf16; 3], patches: *mut bf16) {
     let ConvGeometry { outputs, channels, stride, .. } = geometry;
     // Outputs all of whose pixels are there.
     let first = present.left.div_ceil(stride).min(outputs);
@@ -160,30 +175,25 @@ unsafe fn gather(geometry: ConvGeometry, present: Present, rows: [*const f32; 3]
 unsafe fn patch(
     geometry: ConvGeometry,
     present: Present,
-    rows: [*const f32; 3],
+    rows: [*const bf16; 3],
     lanes: u32,
     output: usize,
     patches: *mut bf16,
 ) {
     use std::arch::x86_64::*;
 
-    /// Values of a vector: half of a patch.
-    const LANES: usize = K_STEP / 2;
     let ConvGeometry { channels, stride, .. } = geometry;
     let run = 3 * channels;
     let at = (output * stride * channels).wrapping_sub(present.left * channels);
     // SAFETY: only those lanes of a vector are read that are values of a row.
     unsafe {
-        let mut halves = [_mm512_setzero_ps(); 2];
-        for (half, v) in halves.iter_mut().enumerate() {
-            for (row, start) in rows.into_iter().enumerate() {
-                // Of the row its place in the patch, the part of it in this half.
-                let part = lanes & (((1u32 << run) - 1) << (row * run));
-                let from = start.wrapping_add(at.wrapping_add(half * LANES).wrapping_sub(row * run));
-                *v = _mm512_mask_loadu_ps(*v, (part >> (half * LANES)) as __mmask16, from);
-            }
+        let mut v = _mm512_setzero_si512();
+        for (row, start) in rows.into_iter().enumerate() {
+            // Of the row its place in the patch.
+            let part = lanes & (((1u32 << run) - 1) << (row * run));
+            let from = start.wrapping_add(at.wrapping_sub(row * run));
+            v = _mm512_mask_loadu_epi16(v, part, from.cast());
         }
-        let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(halves[1], halves[0]));
-        _mm512_storeu_si512(patches.add(output * K_STEP).cast(), both);
+        _mm512_storeu_si512(patches.add(output * K_STEP).cast(), v);
     }
 }
