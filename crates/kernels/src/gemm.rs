@@ -68,6 +68,7 @@ impl<'a, T> MatrixMut<'a, T> {
     }
 
     /// The columns before `column`, and the others.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn split_columns(self, column: usize) -> [Self; 2] {
         assert!(column <= self.columns, "column {column} of {}", self.columns);
         let data = self.data.wrapping_add(column);

@@ -11,6 +11,7 @@ pub(super) trait Ending<C>: Copy {
     type Simd: Simd;
 
     /// Whether it takes all columns of a panel, always.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     const WHOLE: bool;
 
     /// For so many columns of C, at most a panel's, of which `column` is the first of B.
@@ -27,6 +28,7 @@ pub(super) trait Ending<C>: Copy {
 }
 
 /// Sums as they are.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 #[derive(Clone, Copy)]
 pub(super) struct Plain<S>(S);
 
