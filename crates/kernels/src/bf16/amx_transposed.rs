@@ -14,8 +14,8 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::amx::{Configured, K_STEP};
 use super::registers;
+use super::tiles::{Configured, K_STEP};
 use crate::buffer::Buffer;
 use crate::gemm::{MatrixMut, MatrixRef};
 

@@ -7,7 +7,7 @@
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
-use super::amx::K_STEP;
+use super::tiles::K_STEP;
 #[cfg(target_arch = "x86_64")]
 use super::{PackedBf16, gemm};
 use crate::buffer::Buffer;
@@ -63,7 +63,7 @@ impl ConvFilter {
 }
 
 /// [`conv::convolve_rows`] with a filter in bf16. In tiles the inputs are rounded to bf16 as well. With `present`,
-/// which asks for a filter that [`ConvFilter::takes_unpadded`] rows, these have the pixels that it says only.
+/// input rows have no pixels but those that it says, which a filter has to take ([`ConvFilter::takes_unpadded`]).
 ///
 /// # Panics
 /// As [`conv::convolve_rows`], and if the filter does not take such rows.

@@ -22,6 +22,8 @@ mod pairs;
 pub(crate) mod peak;
 #[cfg(target_arch = "x86_64")]
 mod registers;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod transposed;
 mod widened;
 

@@ -30,7 +30,7 @@ const SIDE: usize = 2;
 fn depth_step(isa: Isa) -> Option<usize> {
     match isa.0 {
         #[cfg(target_arch = "x86_64")]
-        Kind::Amx => Some(super::amx::K_STEP),
+        Kind::Amx => Some(super::tiles::K_STEP),
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512Bf16 => Some(SIDE),
         _ => None,

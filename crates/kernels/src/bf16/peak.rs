@@ -17,7 +17,7 @@ pub fn multiply_adds_per_second_bf16(isa: Isa, pool: &Pool, time: Duration) -> f
     const ROUNDS: usize = 100_000;
     let (work, each): (unsafe fn(usize), usize) = match isa.0 {
         #[cfg(target_arch = "x86_64")]
-        Kind::Amx => (super::amx::multiply_adds, super::amx::MULTIPLY_ADDS),
+        Kind::Amx => (super::tiles::multiply_adds, super::tiles::MULTIPLY_ADDS),
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512Bf16 => (super::pairs::multiply_adds, super::pairs::MULTIPLY_ADDS),
         _ => return crate::peak::multiply_adds_per_second(isa, pool, time),
