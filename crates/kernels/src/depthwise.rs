@@ -111,7 +111,9 @@ pub struct RowEpilogue<'a> {
     /// Where input or output are kept less a value a channel.
     pub centring: Centring<'a>,
     /// Whether sums of f16 values to be stored as bf16 may be taken in half precision (where there is
-    /// AVX512-FP16): filter, bias and bounds are rounded to f16, and no sum of products may leave its range.
+    /// AVX512-FP16): filter, bias and bounds are rounded to f16, and no sum of products may leave its range. Outputs
+    /// that are less than 2, in absolute value, are stored faster there: of two equally near values of bf16 it is the
+    /// larger one then, and what is below 2⁻¹⁴ is exact to 2⁻¹⁵ only.
     pub half_sums: bool,
 }
 

@@ -374,3 +374,60 @@ fn sums_in_half_precision() {
         }
     });
 }
+
+/// How sums in half precision are rounded to bf16: what is less than 2 to the nearest, of two equally near ones to the
+/// larger, what is not a number, and what is larger, as everywhere; whatever stands beside it.
+#[test]
+fn sums_in_half_precision_are_rounded_one_by_one() {
+    let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|value| !value.is_infinite()).collect();
+    on_every_isa(|isa| {
+        // Pixels that a filter passes on, among small ones and among others.
+        let channels = 64;
+        for (name, small) in [("all", false), ("small", true)] {
+            let values: Vec<f16> =
+                all.iter().copied().filter(|value| !small || value.to_f32().abs() < 1.99).collect();
+            let width = values.len() / channels;
+            let geometry = RowGeometry {
+                outputs: width,
+                channels,
+                pixel_stride: channels,
+                output_stride: channels,
+                stride: 1,
+                dilation: 1,
+                present: Some(Present { left: 1, count: width }),
+            };
+            let values = &values[..width * channels];
+            let mut taps = vec![0.0; 9 * channels];
+            taps[4 * channels..5 * channels].fill(1.0);
+            let epilogue = Some(RowEpilogue {
+                bias: &vec![-0.0; channels],
+                clamp: Clamp::IDENTITY,
+                centring: Centring::default(),
+                half_sums: true,
+            });
+            let zeros = vec![f16::ZERO; values.len()];
+            // (Numbers beside what is not one would become that too.)
+            let numbers: Vec<f16> = values.iter().map(|&v| if v.is_nan() { f16::ONE } else { v }).collect();
+            for input in [&numbers[..], values] {
+                let mut found = vec![bf16::ZERO; values.len()];
+                convolve_row(isa, geometry, [&zeros, input, &zeros], &taps, epilogue, &mut found);
+                for (at, (found, value)) in found.iter().zip(input).enumerate() {
+                    let what = format!("{} {name}: {value} became {found}", isa.name());
+                    let beside = [at.wrapping_sub(channels), at + channels];
+                    let near = beside.iter().any(|&at| input.get(at).is_some_and(|value| value.is_nan()));
+                    if value.is_nan() || near {
+                        assert!(found.is_nan(), "{what}");
+                        continue;
+                    }
+                    let (value, found) = (value.to_f32(), found.to_f32());
+                    let nearest = bf16::from_f32(value).to_f32();
+                    let error = (found - value).abs();
+                    match value.abs() {
+                        least if least < 2f32.powi(-14) => assert!(error <= 2f32.powi(-15), "{what}"),
+                        _ => assert_eq!(error, (nearest - value).abs(), "{what}"),
+                    }
+                }
+            }
+        }
+    });
+}

@@ -17,7 +17,8 @@ use half::bf16;
 
 use super::end::{Bounded, Columns, Ending, Halves, Plain};
 use super::tiles::{
-    Configured, K_STEP, TILE_COLUMNS, TILE_ROWS, WIDTH, load, load_operands, multiply, products, store, zero,
+    Configured, K_STEP, TILE_COLUMNS, TILE_ROWS, WIDTH, load, load_operands, load_panel, load_rows, multiply,
+    products, store, zero,
 };
 use super::{Product, registers};
 use crate::element::Element;
@@ -79,7 +80,10 @@ unsafe fn run<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: Product<C>
         return;
     }
     let k = a.columns;
-    // (Blocks of a single step are mostly their end.)
+    if k == K_STEP && E::WHOLE {
+        // SAFETY: the caller's promises.
+        return unsafe { single_steps::<C, E>(Product { a, b, first_column, c, epilogue }) };
+    }
     let few = k > K_STEP && registers::few();
     // Tile rows that are at work together.
     let together = if few { 1 } else { 2 };
@@ -189,6 +193,69 @@ unsafe fn run<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: Product<C>
         let products = tiles * k.div_ceil(K_STEP) * c.columns.div_ceil(TILE_COLUMNS);
         if height > TILE_ROWS / 2 && products >= LONG {
             registers::look();
+        }
+    }
+}
+
+/// Products of one step of k, which are mostly the ends of blocks: a panel's operands stay in their tiles.
+///
+/// # Safety
+/// As [`run`]; A has rows of a step, and C whole panels.
+#[inline(always)]
+unsafe fn single_steps<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: Product<C>) {
+    let Product { a, b, first_column, c, epilogue } = product;
+    let tiles = a.rows.div_ceil(TILE_ROWS);
+    let height = a.rows.div_ceil(tiles);
+    let stride = a.stride * size_of::<bf16>();
+    let first_row = |tile: usize| (tile * height).min(a.rows - height);
+    let rows_of = |tile: usize| {
+        [tile, tile + 1].map(|tile| a.data.as_ptr().wrapping_add(first_row(tile.min(tiles - 1)) * a.stride))
+    };
+    let mut sums = [const { MaybeUninit::<Sums>::uninit() }; 4];
+    // SAFETY: the caller's promises.
+    unsafe {
+        let _tiles = Configured::new(height as u8);
+        let mut end = E::new(Avx512::<true>, &epilogue, first_column, WIDTH);
+        let mut before = [(std::ptr::null_mut::<C>(), 0); 2];
+        let mut from = sums.as_mut_ptr().cast::<f32>();
+        let mut into = from.wrapping_add(2 * TILE_ROWS * WIDTH);
+        for column in (0..c.columns).step_by(WIDTH) {
+            load_panel(b.panel(first_column + column));
+            load_rows(rows_of(0), stride, tiles > 1);
+            for tile in (0..tiles).step_by(2) {
+                let two = tile + 1 < tiles;
+                zero(two, true);
+                products(two, true);
+                let mut sums = from.cast_const();
+                for (to, rows) in before {
+                    let mut to = to;
+                    for _ in 0..rows {
+                        end.row(sums, to);
+                        sums = sums.wrapping_add(WIDTH);
+                        to = to.wrapping_add(c.stride);
+                    }
+                }
+                if tile == 0 {
+                    end = E::new(Avx512::<true>, &epilogue, first_column + column, WIDTH);
+                }
+                if tile + 2 < tiles {
+                    load_rows(rows_of(tile + 2), stride, tile + 3 < tiles);
+                }
+                store(into, height, two, true);
+                let to = c.data.wrapping_add(column);
+                before = [(tile, height), (tile + 1, if two { height } else { 0 })]
+                    .map(|(tile, rows)| (to.wrapping_add(first_row(tile) * c.stride), rows));
+                (from, into) = (into, from);
+            }
+        }
+        let mut sums = from.cast_const();
+        for (to, rows) in before {
+            let mut to = to;
+            for _ in 0..rows {
+                end.row(sums, to);
+                sums = sums.wrapping_add(WIDTH);
+                to = to.wrapping_add(c.stride);
+            }
         }
     }
 }

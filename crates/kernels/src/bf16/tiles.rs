@@ -175,6 +175,44 @@ pub(super) unsafe fn multiply(
     }
 }
 
+/// Loads of what [`products`] multiplies B's part, a whole panel's, into tiles 6 and 7.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+pub(super) unsafe fn load_panel(panel: *const bf16) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "tileloadd tmm6, [{b} + {line}]",
+            "tileloadd tmm7, [{b} + {line} + 64]",
+            b = in(reg) panel, line = in(reg) 2 * usize::from(TILE_ROW),
+            options(nostack, readonly, preserves_flags),
+        );
+    }
+}
+
+/// Loads of what [`products`] multiplies A's part, into tiles 4 and (below) 5.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+pub(super) unsafe fn load_rows(rows: [*const bf16; 2], stride: usize, two: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "tileloaddt1 tmm4, [{a} + {stride}]", a = in(reg) rows[0], stride = in(reg) stride,
+            options(nostack, readonly, preserves_flags),
+        );
+        if two {
+            asm!(
+                "tileloaddt1 tmm5, [{a} + {stride}]", a = in(reg) rows[1], stride = in(reg) stride,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+    }
+}
+
 /// Loads what [`products`] multiplies: of A into tiles 4 and (below) 5, of B into 6 and (right) 7.
 ///
 /// # Safety

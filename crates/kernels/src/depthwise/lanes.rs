@@ -11,6 +11,9 @@ pub(super) trait Lanes: Copy {
     type V: Copy;
     /// Number of values in it.
     const LANES: usize;
+    /// Input pixels of a stretch of output rows: as many as stay in the first-level cache, with the outputs, from one
+    /// vector of channels to the next, whose values lie beside theirs in the same cache lines or the next ones.
+    const STRETCH: usize;
 
     unsafe fn splat(self, x: f32) -> Self::V;
     unsafe fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -33,6 +36,26 @@ pub(super) trait Reads<E>: Lanes {
 /// Vectors of values to be stored as `O`.
 pub(super) trait Writes<O>: Lanes {
     unsafe fn write<const PARTIAL: bool>(self, to: *mut O, v: Self::V, n: usize);
+
+    /// Whether there is a faster way to store what is less than 2 in absolute value.
+    const SMALL: bool = false;
+
+    /// [`Writes::write`] of values that ought to be less than 2: `seen` remembers whether they are.
+    unsafe fn write_small<const PARTIAL: bool>(
+        self,
+        to: *mut O,
+        v: Self::V,
+        n: usize,
+        _seen: &mut [Self::V; 2],
+    ) {
+        // SAFETY: the caller's promises.
+        unsafe { self.write::<PARTIAL>(to, v, n) }
+    }
+
+    /// Whether all values were small, and numbers; where not, what was written is wrong.
+    unsafe fn were_small(self, _seen: [Self::V; 2]) -> bool {
+        true
+    }
 }
 
 /// Sums in f32.
@@ -44,6 +67,7 @@ pub(super) struct Floats<S>(pub S);
 impl<S: Simd> Lanes for Floats<S> {
     type V = S::V;
     const LANES: usize = S::LANES;
+    const STRETCH: usize = 28;
 
     #[inline(always)]
     unsafe fn splat(self, x: f32) -> S::V {
@@ -143,6 +167,8 @@ mod halves {
     impl Lanes for Halves {
         type V = __m512h;
         const LANES: usize = 32;
+        // (Where maps are of f16 a vector is a whole cache line.)
+        const STRETCH: usize = 56;
 
         #[inline(always)]
         unsafe fn splat(self, x: f32) -> __m512h {
@@ -206,11 +232,82 @@ mod halves {
                 let high = _mm512_extracti64x4_epi64::<1>(_mm512_castph_si512(v));
                 let high = _mm512_cvtxph_ps(_mm256_castsi256_ph(high));
                 let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-                if PARTIAL {
-                    _mm512_mask_storeu_epi16(to.cast(), mask(n), both);
-                } else {
-                    _mm512_storeu_si512(to.cast(), both);
+                // (A value's bits do not depend on the others.)
+                let [shifted, small] = shifted(v);
+                let larger = larger(_mm512_castph_si512(v), shifted);
+                store::<PARTIAL>(to, _mm512_mask_blend_epi16(larger, small, both), n);
+            }
+        }
+
+        const SMALL: bool = true;
+
+        #[inline(always)]
+        unsafe fn write_small<const PARTIAL: bool>(
+            self,
+            to: *mut bf16,
+            v: __m512h,
+            n: usize,
+            seen: &mut [__m512h; 2],
+        ) {
+            unsafe {
+                let [shifted, small] = shifted(v);
+                for (seen, value) in seen.iter_mut().zip([_mm512_castph_si512(v), shifted]) {
+                    *seen = _mm512_castsi512_ph(_mm512_or_si512(_mm512_castph_si512(*seen), value));
                 }
+                store::<PARTIAL>(to, small, n);
+            }
+        }
+        #[inline(always)]
+        unsafe fn were_small(self, seen: [__m512h; 2]) -> bool {
+            unsafe { larger(_mm512_castph_si512(seen[0]), _mm512_castph_si512(seen[1])) == 0 }
+        }
+    }
+
+    /// Which of some values are 2 or more, infinite or not a number, or become 2 when they are [`shifted`]: the highest
+    /// bit of their exponents is set.
+    ///
+    /// # Safety
+    /// The instruction sets of [`Halves`] must be present.
+    #[inline(always)]
+    unsafe fn larger(values: __m512i, shifted: __m512i) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let values = _mm512_test_epi16_mask(values, _mm512_set1_epi16(1 << 14));
+            values | _mm512_test_epi16_mask(shifted, _mm512_set1_epi16(1 << 11))
+        }
+    }
+
+    /// Values rounded to what bf16 has of the significand, and shifted there; and those in bf16 that are less than 2.
+    ///
+    /// The exponent of such a value is at most 15 in f16, and its lowest four bits stand behind 0111 in bf16: nothing
+    /// more is missing. Ties are rounded away from zero; and what is below 2⁻¹⁴, where f16 has no such exponent, comes
+    /// out too large by up to 2⁻¹⁵.
+    ///
+    /// # Safety
+    /// The instruction sets of [`Halves`] must be present.
+    #[inline(always)]
+    unsafe fn shifted(v: __m512h) -> [__m512i; 2] {
+        // SAFETY: the caller's promise. (Of a product fifteen bits are cut off, and rounded. The sign is shifted in
+        // from the left, where it is cleared again but for its own place.)
+        unsafe {
+            let shifted = _mm512_mulhrs_epi16(_mm512_castph_si512(v), _mm512_set1_epi16(1 << 12));
+            let (clear, set) = (_mm512_set1_epi16(1 << 14), _mm512_set1_epi16(0b111 << 11));
+            [shifted, _mm512_ternarylogic_epi32::<0b1011_1010>(shifted, clear, set)]
+        }
+    }
+
+    /// Stores a vector of bf16, of whose lanes `n` if it is a partial one.
+    ///
+    /// # Safety
+    /// The instruction sets of [`Halves`] must be present, and the lanes be there.
+    #[inline(always)]
+    unsafe fn store<const PARTIAL: bool>(to: *mut bf16, v: __m512i, n: usize) {
+        // SAFETY: the caller's promises.
+        unsafe {
+            if PARTIAL {
+                _mm512_mask_storeu_epi16(to.cast(), mask(n), v);
+            } else {
+                _mm512_storeu_si512(to.cast(), v);
             }
         }
     }

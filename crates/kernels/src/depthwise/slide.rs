@@ -11,10 +11,6 @@ use super::lanes::{Lanes, Reads, Writes};
 use super::{ConvolveRows, RowEpilogue, RowGeometry, bounds, outside, rows_together, taps};
 use crate::simd::for_channel_blocks;
 
-/// Input pixels of a stretch of output rows: as many as stay in the first-level cache, with the outputs, from one
-/// vector of channels to the next, whose values lie beside theirs in the same cache lines or the next ones.
-const STRETCH: usize = 28;
-
 /// A few output rows, one below the other, or a stretch of them.
 struct Rows<'a, E, O, const ROWS: usize, const INPUTS: usize> {
     geometry: RowGeometry,
@@ -63,7 +59,7 @@ pub(super) unsafe fn run<L: Reads<E> + Writes<O>, E, O>(s: L, work: ConvolveRows
         Some(present) => (present.count, present.left),
         None => ((outputs - 1) * stride + 3, 0),
     };
-    let stretches = outputs.div_ceil(STRETCH / stride);
+    let stretches = outputs.div_ceil(L::STRETCH / stride);
     let stretch = outputs.div_ceil(stretches);
     // Asked for evenly.
     let groups = inputs.len().div_ceil(rows_together(stride));
@@ -143,24 +139,50 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
                 let (low, high) = bounds::<L, PARTIAL>(s, self.epilogue, c, n);
                 let weights = taps::<L, PARTIAL>(s, self.weights.as_ptr().add(c), channels, n);
                 let channels = Channels { s, first: c, n, start, weights, low, high };
-                if STRIDE == 1 {
-                    self.every_column::<L, PARTIAL>(channels);
-                } else {
-                    self.every_other::<L, PARTIAL>(channels);
+                // (It turns out afterwards whether they were.)
+                if !(L::SMALL && self.columns::<L, PARTIAL, STRIDE, true>(channels)) {
+                    self.columns::<L, PARTIAL, STRIDE, false>(channels);
                 }
             });
         }
     }
 
+    /// All columns, which ought to be `SMALL`: whether they were.
+    #[inline(always)]
+    unsafe fn columns<
+        L: Reads<E> + Writes<O>,
+        const PARTIAL: bool,
+        const STRIDE: usize,
+        const SMALL: bool,
+    >(
+        &self,
+        channels: Channels<L>,
+    ) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let seen = if STRIDE == 1 {
+                self.every_column::<L, PARTIAL, SMALL>(channels)
+            } else {
+                self.every_other::<L, PARTIAL, SMALL>(channels)
+            };
+            channels.s.were_small(seen)
+        }
+    }
+
     /// At stride 1 a column of pixels belongs to three outputs, and is the last of the first of them.
     #[inline(always)]
-    unsafe fn every_column<L: Reads<E> + Writes<O>, const PARTIAL: bool>(&self, channels: Channels<L>) {
+    unsafe fn every_column<L: Reads<E> + Writes<O>, const PARTIAL: bool, const SMALL: bool>(
+        &self,
+        channels: Channels<L>,
+    ) -> [L::V; 2] {
         let Self { count, left, outputs, .. } = *self;
         let start = [channels.start; ROWS];
         // Where the next column of pixels is, and the next output: they are counted on, as multiplying would
         // take registers.
         let mut pixels = channels.first;
         let mut to = self.output.wrapping_add(channels.first);
+        // SAFETY: the instruction set is there.
+        let mut seen = [unsafe { channels.s.splat(0.0) }; 2];
         // The next column into the sums of three outputs.
         macro_rules! add {
             ($first:ident $second:ident $third:ident) => {
@@ -178,7 +200,7 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
             for _ in 0..left.saturating_sub(2).min(outputs) {
                 let mut none = start;
                 self.around::<L, PARTIAL>(channels, 0..3, &mut none);
-                self.finish::<L, PARTIAL>(channels, &mut to, none);
+                self.finish::<L, PARTIAL, SMALL>(channels, (&mut to, &mut seen), none);
             }
             // The next two lack their first columns.
             let (mut first, mut second) = (start, start);
@@ -200,19 +222,19 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
             while pixel + 3 <= end {
                 let mut third = start;
                 add!(first second third);
-                self.finish::<L, PARTIAL>(channels, &mut to, first);
+                self.finish::<L, PARTIAL, SMALL>(channels, (&mut to, &mut seen), first);
                 first = start;
                 add!(second third first);
-                self.finish::<L, PARTIAL>(channels, &mut to, second);
+                self.finish::<L, PARTIAL, SMALL>(channels, (&mut to, &mut seen), second);
                 second = start;
                 add!(third first second);
-                self.finish::<L, PARTIAL>(channels, &mut to, third);
+                self.finish::<L, PARTIAL, SMALL>(channels, (&mut to, &mut seen), third);
                 pixel += 3;
             }
             while pixel < end {
                 let mut third = start;
                 add!(first second third);
-                self.finish::<L, PARTIAL>(channels, &mut to, first);
+                self.finish::<L, PARTIAL, SMALL>(channels, (&mut to, &mut seen), first);
                 (first, second) = (second, third);
                 pixel += 1;
             }
@@ -224,18 +246,24 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
                     _ => (start, 0..3),
                 };
                 self.around::<L, PARTIAL>(channels, columns, &mut sums);
-                self.finish::<L, PARTIAL>(channels, &mut to, sums);
+                self.finish::<L, PARTIAL, SMALL>(channels, (&mut to, &mut seen), sums);
             }
         }
+        seen
     }
 
     /// At stride 2 every other column of pixels belongs to two outputs, the others to one.
     #[inline(always)]
-    unsafe fn every_other<L: Reads<E> + Writes<O>, const PARTIAL: bool>(&self, channels: Channels<L>) {
+    unsafe fn every_other<L: Reads<E> + Writes<O>, const PARTIAL: bool, const SMALL: bool>(
+        &self,
+        channels: Channels<L>,
+    ) -> [L::V; 2] {
         let Self { count, left, outputs, .. } = *self;
         let start = [channels.start; ROWS];
         let mut pixels = channels.first;
         let mut to = self.output.wrapping_add(channels.first);
+        // SAFETY: the instruction set is there.
+        let mut seen = [unsafe { channels.s.splat(0.0) }; 2];
         // Column k is pixel k − left; output x reads columns 2x to 2x + 2.
         let is_there = |column: usize| column >= left && column - left < count;
         // SAFETY: what `is_there` says, and that there are so many outputs.
@@ -260,10 +288,11 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
                     self.around::<L, PARTIAL>(channels, 0..1, &mut next);
                     self.around::<L, PARTIAL>(channels, 2..3, &mut sums);
                 }
-                self.finish::<L, PARTIAL>(channels, &mut to, sums);
+                self.finish::<L, PARTIAL, SMALL>(channels, (&mut to, &mut seen), sums);
                 sums = next;
             }
         }
+        seen
     }
 
     /// Adds the column of pixels `pixels` values into the rows to the sums of outputs of which it is column
@@ -315,15 +344,22 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
 
     /// Bounds and stores one output of each row, and goes on to the next.
     #[inline(always)]
-    unsafe fn finish<L: Reads<E> + Writes<O>, const PARTIAL: bool>(
+    unsafe fn finish<L: Reads<E> + Writes<O>, const PARTIAL: bool, const SMALL: bool>(
         &self,
         Channels { s, n, low, high, .. }: Channels<L>,
-        to: &mut *mut O,
+        (to, seen): (&mut *mut O, &mut [L::V; 2]),
         sums: [L::V; ROWS],
     ) {
         for (row, sum) in sums.into_iter().enumerate() {
             // SAFETY: each of the rows has the output (the caller's promise).
-            unsafe { s.write::<PARTIAL>(to.wrapping_add(row * self.output_row), s.clamp(sum, low, high), n) };
+            unsafe {
+                let (to, sum) = (to.wrapping_add(row * self.output_row), s.clamp(sum, low, high));
+                if SMALL {
+                    s.write_small::<PARTIAL>(to, sum, n, seen);
+                } else {
+                    s.write::<PARTIAL>(to, sum, n);
+                }
+            }
         }
         *to = to.wrapping_add(self.geometry.output_stride);
     }

@@ -37,8 +37,14 @@ pub(super) struct Stage<E: Number> {
 #[derive(Debug)]
 pub(super) struct Depthwise<E: Number> {
     pub layer: Layer,
+    /// What each output is multiplied with, a power of two, in everything that follows here. The pointwise filter makes
+    /// up for it.
+    pub scale: Vec<f32>,
+    /// The filter, `[9][channels]`.
     pub taps: Vec<f32>,
     pub bias: Vec<f32>,
+    /// The activation.
+    pub clamp: Clamp,
     /// As [`Stage::centre`].
     pub centre: Option<Vec<f32>>,
     /// See [`depthwise::RowEpilogue`].
@@ -174,6 +180,13 @@ impl Statistics<'_> {
         (bound >= needed && self.most(conv) <= most).then_some(bound.min(most) as f32)
     }
 
+    /// What outputs of `conv` are hardly ever beyond, in absolute value, a value a channel.
+    fn reach(&self, conv: &Conv) -> impl Iterator<Item = f32> {
+        const DEVIATIONS: f32 = 16.0;
+        let (gamma, beta) = (&self.parameters[conv.gamma].value, &self.parameters[conv.beta].value);
+        gamma.iter().zip(beta).map(|(gamma, beta)| beta.abs() + DEVIATIONS * gamma.abs())
+    }
+
     /// What no output of `conv` exceeds, in absolute value: very many deviations.
     fn most(&self, conv: &Conv) -> f64 {
         const DEVIATIONS: f64 = 64.0;
@@ -223,6 +236,17 @@ impl<E: Number> Stage<E> {
         let layer = last.layer.clone();
         let mut folding = Folding::of(last, statistics);
         let filter = &statistics.parameters[last.weight].value;
+        let unscaled: Vec<f32>;
+        let filter = match &depthwise {
+            Some(depthwise) if depthwise.scale.iter().any(|&scale| scale != 1.0) => {
+                let rows = filter.chunks_exact(depthwise.scale.len());
+                unscaled = rows
+                    .flat_map(|row| row.iter().zip(&depthwise.scale).map(|(w, scale)| w / scale))
+                    .collect();
+                &unscaled
+            }
+            _ => filter,
+        };
         if let Some(centre) = depthwise.as_ref().and_then(|depthwise| depthwise.centre.as_ref()) {
             let rows = filter.chunks_exact(centre.len());
             for ((bias, scale), row) in folding.bias.iter_mut().zip(&folding.scale).zip(rows) {
@@ -289,7 +313,42 @@ impl<E: Number> Depthwise<E> {
             Outside { columns: columns.collect(), row }
         });
         let bias = folding.bias(centre.as_deref());
-        Self { layer, taps, bias, centre, half_sums, outside }
+        let channels = bias.len();
+        let clamp = statistics.clamp;
+        let mut depthwise =
+            Self { layer, scale: vec![1.0; channels], taps, bias, clamp, centre, half_sums, outside };
+        if half_sums {
+            depthwise.scale_to(E::DEPTHWISE_BOUND, statistics.reach(conv));
+        }
+        depthwise
+    }
+
+    /// Scales outputs so that they are expected within ±`bound`, where `reach` says how far from zero they may be
+    /// expected before their centre is taken off. (A power of two changes nothing but the exponents.)
+    fn scale_to(&mut self, bound: f32, reach: impl Iterator<Item = f32>) {
+        /// The least scale.
+        const LEAST: f32 = 1.0 / 4096.0;
+        let Self { clamp, centre, scale, .. } = self;
+        for (channel, (scale, reach)) in scale.iter_mut().zip(reach).enumerate() {
+            let centre = centre.as_ref().map_or(0.0, |centre| centre[channel]);
+            let most = reach.min((clamp.high - centre).max(centre - clamp.low));
+            while *scale * most > bound && *scale > LEAST {
+                *scale /= 2.0;
+            }
+        }
+        // Bounds that change with the scale have to be the same for all channels.
+        if ![clamp.low, clamp.high].iter().all(|bound| *bound == 0.0 || bound.is_infinite()) {
+            let least = scale.iter().copied().fold(1.0, f32::min);
+            scale.fill(least);
+            *clamp = Clamp { low: clamp.low * least, high: clamp.high * least };
+        }
+        let Self { scale, taps, bias, centre, outside, .. } = self;
+        let columns = outside.as_mut().map(|outside| &mut outside.columns);
+        for values in [Some(taps), Some(bias), centre.as_mut(), columns].into_iter().flatten() {
+            for row in values.chunks_exact_mut(scale.len()) {
+                row.iter_mut().zip(&*scale).for_each(|(value, scale)| *value *= scale);
+            }
+        }
     }
 }
 

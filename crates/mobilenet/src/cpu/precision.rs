@@ -81,6 +81,9 @@ pub(super) trait Number: Element {
     /// Whether what inference keeps is less what it lies around: see `centre.rs`.
     const CENTRED: bool;
 
+    /// What depthwise outputs of inference are scaled to, by powers of two.
+    const DEPTHWISE_BOUND: f32;
+
     /// Depthwise outputs for each value of the weights that is asked for while they are computed, if it is.
     const OUTPUTS_AHEAD: Option<usize>;
 
@@ -179,6 +182,7 @@ impl Number for f32 {
     type ConvFilter = PackedB;
 
     const CENTRED: bool = false;
+    const DEPTHWISE_BOUND: f32 = f32::INFINITY;
     const OUTPUTS_AHEAD: Option<usize> = Some(4);
     // A megabyte: half of a second-level cache.
     const CLASSIFIER_AHEAD: usize = 256 * 1024;
@@ -291,6 +295,8 @@ impl Number for bf16 {
     type ConvFilter = ConvFilter;
 
     const CENTRED: bool = true;
+    // Such are stored faster: see `depthwise::RowEpilogue::half_sums`.
+    const DEPTHWISE_BOUND: f32 = 1.875;
     // (With AMX it is the faster.)
     const OUTPUTS_AHEAD: Option<usize> = None;
     // (The last product is itself waiting for its weights.)

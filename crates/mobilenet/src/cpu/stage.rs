@@ -325,7 +325,7 @@ impl<E: Number> Depthwise<E> {
         (output, stride): (&mut [E], usize),
         ahead: &[E],
     ) {
-        let Self { layer, taps, bias, centre, outside, half_sums } = self;
+        let Self { layer, taps, bias, clamp, centre, outside, half_sums, .. } = self;
         let Shape { height, width, channels } = layer.input;
         let present = Some(Present { left: layer.pads.left, count: width });
         let pixel_stride = E::pixel_stride(channels);
@@ -341,7 +341,7 @@ impl<E: Number> Depthwise<E> {
         };
         element::prefetch(plan.isa, centre.as_deref().unwrap_or_default());
         let centring = Centring { outside: columns, lowered: centre.as_deref() };
-        let epilogue = RowEpilogue { bias, clamp: plan.clamp, centring, half_sums: *half_sums };
+        let epilogue = RowEpilogue { bias, clamp: *clamp, centring, half_sums: *half_sums };
         let together = self.rows_together();
         let mut ahead = ahead.chunks(ahead.len().div_ceil(rows.len().div_ceil(together)).max(1));
         let outputs = output.chunks_mut(together * layer.output.width * stride);
