@@ -216,9 +216,9 @@ unsafe fn single_steps<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: P
     unsafe {
         let _tiles = Configured::new(height as u8);
         let mut end = E::new(Avx512::<true>, &epilogue, first_column, WIDTH);
-        let mut before = [(std::ptr::null_mut::<C>(), 0); 2];
-        let mut from = sums.as_mut_ptr().cast::<f32>();
-        let mut into = from.wrapping_add(2 * TILE_ROWS * WIDTH);
+        let mut before = Finish::<C>::default();
+        let mut into = sums.as_mut_ptr().cast::<f32>();
+        let mut other = into.wrapping_add(2 * TILE_ROWS * WIDTH);
         for column in (0..c.columns).step_by(WIDTH) {
             load_panel(b.panel(first_column + column));
             load_rows(rows_of(0), stride, tiles > 1);
@@ -226,14 +226,8 @@ unsafe fn single_steps<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: P
                 let two = tile + 1 < tiles;
                 zero(two, true);
                 products(two, true);
-                let mut sums = from.cast_const();
-                for (to, rows) in before {
-                    let mut to = to;
-                    for _ in 0..rows {
-                        end.row(sums, to);
-                        sums = sums.wrapping_add(WIDTH);
-                        to = to.wrapping_add(c.stride);
-                    }
+                while before.rows > 0 {
+                    before.finish(&end, before.rows, c.stride);
                 }
                 if tile == 0 {
                     end = E::new(Avx512::<true>, &epilogue, first_column + column, WIDTH);
@@ -243,19 +237,18 @@ unsafe fn single_steps<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: P
                 }
                 store(into, height, two, true);
                 let to = c.data.wrapping_add(column);
-                before = [(tile, height), (tile + 1, if two { height } else { 0 })]
-                    .map(|(tile, rows)| (to.wrapping_add(first_row(tile) * c.stride), rows));
-                (from, into) = (into, from);
+                before = Finish {
+                    from: into,
+                    to: to.wrapping_add(first_row(tile) * c.stride),
+                    rows: height,
+                    below: to.wrapping_add(first_row(tile + 1) * c.stride),
+                    rows_below: if two { height } else { 0 },
+                };
+                (other, into) = (into, other);
             }
         }
-        let mut sums = from.cast_const();
-        for (to, rows) in before {
-            let mut to = to;
-            for _ in 0..rows {
-                end.row(sums, to);
-                sums = sums.wrapping_add(WIDTH);
-                to = to.wrapping_add(c.stride);
-            }
+        while before.rows > 0 {
+            before.finish(&end, before.rows, c.stride);
         }
     }
 }
