@@ -13,6 +13,8 @@ use std::arch::asm;
 use std::arch::x86_64::{_mm_lfence, _rdtsc};
 use std::cell::Cell;
 
+use super::tiles::{Configured, TILE_ROWS};
+
 /// Steps of a trial.
 const STEPS: usize = 8;
 /// Trials of each kind.
@@ -43,10 +45,10 @@ pub(super) fn assume(few: bool) {
     KNOWN.set(Known { few, since: 0, good_for: u64::MAX });
 }
 
-/// Finds out anew whether there are few, if it is time to. All tiles are lost.
+/// Finds out anew whether there are few, if it is time to. All tiles are lost, and their configuration.
 ///
 /// # Safety
-/// The tiles must be configured, and have been at work a moment ago: they take a microsecond to wake.
+/// There must be tiles, and they have been at work a moment ago: they take a microsecond to wake.
 #[inline(always)]
 pub(super) unsafe fn look() {
     let known = KNOWN.get();
@@ -83,9 +85,12 @@ unsafe fn look_now(since: u64) {
         }};
     }
     let (mut in_four, mut in_eight) = (u64::MAX, u64::MAX);
-    for _ in 0..TRIALS {
-        // SAFETY: the caller's promise; every row of a tile is the same line (a stride of 0).
-        unsafe {
+    // SAFETY: the caller's promise; every row of a tile is the same line (a stride of 0).
+    unsafe {
+        // Tiles that hold anything take registers, whether they are at work or not: they are configured anew, and
+        // those of the four come first.
+        let _tiles = Configured::new(TILE_ROWS as u8);
+        for _ in 0..TRIALS {
             in_four = in_four.min(ticks!(
                 "tileloadd tmm4, [{line} + {none}]"
                 "tileloadd tmm6, [{line} + {none}]"
@@ -98,6 +103,8 @@ unsafe fn look_now(since: u64) {
                 "tileloadd tmm6, [{line} + {none}]"
                 "tdpbf16ps tmm1, tmm4, tmm6"
             ));
+        }
+        for _ in 0..TRIALS {
             in_eight = in_eight.min(ticks!(
                 "tileloadd tmm4, [{line} + {none}]"
                 "tileloadd tmm6, [{line} + {none}]"
