@@ -130,7 +130,7 @@ pub(super) unsafe fn multiply(
                 a_below = in(reg) rows[1],
                 stride = in(reg) stride,
                 b = in(reg) panel,
-                line = in(reg) 2 * usize::from(TILE_ROW),
+                line = in(reg) LINE,
                 options(nostack, readonly, preserves_flags),
             )
         };
@@ -175,7 +175,20 @@ pub(super) unsafe fn multiply(
     }
 }
 
-/// Loads of what [`products`] multiplies B's part, a whole panel's, into tiles 6 and 7.
+/// A tile load.
+macro_rules! load_tile {
+    ($instruction:literal, $at:expr, $stride:expr) => {
+        asm!(
+            $instruction, at = in(reg) $at, stride = in(reg) $stride,
+            options(nostack, readonly, preserves_flags),
+        )
+    };
+}
+
+/// From row to row of a tile of B.
+const LINE: usize = 2 * TILE_ROW as usize;
+
+/// Of what [`products`] multiplies B's part, a whole panel's, into tiles 6 and 7.
 ///
 /// # Safety
 /// As [`multiply`].
@@ -183,16 +196,12 @@ pub(super) unsafe fn multiply(
 pub(super) unsafe fn load_panel(panel: *const bf16) {
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "tileloadd tmm6, [{b} + {line}]",
-            "tileloadd tmm7, [{b} + {line} + 64]",
-            b = in(reg) panel, line = in(reg) 2 * usize::from(TILE_ROW),
-            options(nostack, readonly, preserves_flags),
-        );
+        load_tile!("tileloadd tmm6, [{at} + {stride}]", panel, LINE);
+        load_tile!("tileloadd tmm7, [{at} + {stride} + 64]", panel, LINE);
     }
 }
 
-/// Loads of what [`products`] multiplies A's part, into tiles 4 and (below) 5.
+/// Of what [`products`] multiplies A's part, into tiles 4 and (below) 5.
 ///
 /// # Safety
 /// As [`multiply`].
@@ -200,15 +209,9 @@ pub(super) unsafe fn load_panel(panel: *const bf16) {
 pub(super) unsafe fn load_rows(rows: [*const bf16; 2], stride: usize, two: bool) {
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "tileloaddt1 tmm4, [{a} + {stride}]", a = in(reg) rows[0], stride = in(reg) stride,
-            options(nostack, readonly, preserves_flags),
-        );
+        load_tile!("tileloaddt1 tmm4, [{at} + {stride}]", rows[0], stride);
         if two {
-            asm!(
-                "tileloaddt1 tmm5, [{a} + {stride}]", a = in(reg) rows[1], stride = in(reg) stride,
-                options(nostack, readonly, preserves_flags),
-            );
+            load_tile!("tileloaddt1 tmm5, [{at} + {stride}]", rows[1], stride);
         }
     }
 }
@@ -225,26 +228,15 @@ pub(super) unsafe fn load_operands(
     two: bool,
     wide: bool,
 ) {
-    let line = 2 * usize::from(TILE_ROW);
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "tileloaddt1 tmm4, [{a} + {stride}]",
-            "tileloadd tmm6, [{b} + {line}]",
-            a = in(reg) rows[0], stride = in(reg) stride, b = in(reg) panel, line = in(reg) line,
-            options(nostack, readonly, preserves_flags),
-        );
+        load_rows(rows, stride, false);
+        load_tile!("tileloadd tmm6, [{at} + {stride}]", panel, LINE);
         if wide {
-            asm!(
-                "tileloadd tmm7, [{b} + {line} + 64]", b = in(reg) panel, line = in(reg) line,
-                options(nostack, readonly, preserves_flags),
-            );
+            load_tile!("tileloadd tmm7, [{at} + {stride} + 64]", panel, LINE);
         }
         if two {
-            asm!(
-                "tileloaddt1 tmm5, [{a} + {stride}]", a = in(reg) rows[1], stride = in(reg) stride,
-                options(nostack, readonly, preserves_flags),
-            );
+            load_tile!("tileloaddt1 tmm5, [{at} + {stride}]", rows[1], stride);
         }
     }
 }
@@ -252,7 +244,7 @@ pub(super) unsafe fn load_operands(
 /// Moves a block's sums between its tiles and memory, a panel's width a row.
 macro_rules! move_sums {
     ($two:expr, $wide:expr, $at:expr, $height:expr, $first:literal, $right:literal, $below:literal, $last:literal) => {{
-        let line = 2 * usize::from(TILE_ROW);
+        let line = LINE;
         let (above, below) = ($at, $at.wrapping_add($height * WIDTH));
         asm!($first, at = in(reg) above, line = in(reg) line, options(nostack, preserves_flags));
         if $wide {
