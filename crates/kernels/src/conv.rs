@@ -2,7 +2,7 @@
 //! registers of the product's tile, so that no patch is ever written.
 
 use crate::element::Element;
-use crate::gemm::{Epilogue, MatrixMut, PackedB, Tile, panel_width};
+use crate::gemm::{Across, Epilogue, MatrixMut, PackedB, Panels, Tile, panel_width};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, TILE_VECTORS, VALUE, dispatch};
 
@@ -91,22 +91,25 @@ impl<C: Element> Kernel for ConvolveRows<'_, C> {
         // Neighbouring taps are one run of values, those of a dilated filter three.
         let runs = if dilation == 1 { 1 } else { 3 };
         let width = S::LANES * TILE_VECTORS;
-        for j in (0..output.columns).step_by(width) {
-            let column = first_column + j;
+        let across = Across::new::<S>(outputs, output.columns);
+        for index in 0..across.tiles() {
+            let place = across.place(index);
+            let column = first_column + place.column;
             let tile = Tile {
                 steps: 3 * channels / runs,
                 half_step: false,
                 a_row: stride * channels * VALUE,
                 a_step: VALUE,
                 b_step: width * VALUE,
+                b_others: place.panels_away::<S>(filter.k() * width) * VALUE as isize,
                 c_row: output.stride,
-                columns: width.min(output.columns - j),
+                columns: place.columns,
+                others: place.others,
                 accumulate: false,
                 bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
                 clamp: epilogue.clamp,
                 lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
-                ahead: filter.data.as_ptr(),
-                ahead_len: 0,
+                ahead: Panels::one(filter.data.as_ptr(), 0),
                 next: filter.data.as_ptr(),
                 next_len: 0,
             };
@@ -117,7 +120,7 @@ impl<C: Element> Kernel for ConvolveRows<'_, C> {
                         segments[ky * runs + run] = row.as_ptr().wrapping_add(run * dilation * channels);
                     }
                 }
-                let to = output.data.wrapping_add(y * outputs * output.stride + j);
+                let to = output.data.wrapping_add(y * outputs * output.stride + place.column);
                 // SAFETY: `convolve_rows` checked inputs, panels and bias, and that the output has
                 // so many rows of its stride.
                 unsafe {

@@ -8,16 +8,18 @@
 //!   into panels once ([`PackedB`]): forward (B = Wᵀ) and input gradient (B = W);
 //! - [`gemm_transposed_accumulate`] computes C += Aᵀ·B with both row-major: the weight gradient.
 
-use std::hint::black_box;
+mod tile;
+
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::activation::Clamp;
 use crate::buffer::Buffer;
-use crate::element::Element;
 use crate::isa::Isa;
 use crate::parallel::Parts;
-use crate::simd::{self, Kernel, Simd, TILE_VECTORS, TileWalk, VALUE, dispatch};
+use crate::simd::{self, Kernel, Simd, TILE_VECTORS, VALUE, dispatch};
+
+pub(crate) use tile::{Across, Panels, Place, Tile};
 
 /// Steps of k that a tile walks at a time: a panel of B of this depth stays in the L1 cache.
 const K_BLOCK: usize = 512;
@@ -340,53 +342,60 @@ impl Kernel for Gemm<'_> {
         let c_data = c.data;
         let width = S::LANES * TILE_VECTORS;
         let k_blocks = b.k.div_ceil(K_BLOCK).max(1);
-        let panels = c.columns.div_ceil(width);
-        let steps_of = |block: usize| K_BLOCK.min(b.k - block * K_BLOCK);
-        // Where a block of a panel lies in B, and how many values it has.
-        let panel =
-            |block: usize, column: usize| (column * b.k + block * K_BLOCK * width, steps_of(block) * width);
+        let across = Across::new::<S>(a.rows, c.columns);
+        let tiles = across.tiles();
         for block in 0..k_blocks {
             let k0 = block * K_BLOCK;
-            let steps = steps_of(block);
             let last = block + 1 == k_blocks;
-            for j in (0..c.columns).step_by(width) {
-                let column = first_column + j;
+            let steps_of = |block: usize| K_BLOCK.min(b.k - block * K_BLOCK);
+            // Where a panel has a block of k.
+            let panel = |block: usize, column: usize| {
+                b.data.as_ptr().wrapping_add((first_column + column) * b.k + block * K_BLOCK * width)
+            };
+            let panels = |block: usize, place: Place| Panels {
+                start: panel(block, place.column),
+                len: steps_of(block) * width,
+                second: place.next_panel().map(|column| panel(block, column)),
+            };
+            for index in 0..tiles {
+                let place = across.place(index);
+                let column = first_column + place.column;
                 // The weights of a whole network do not stay in the cache: those of the next
-                // panel come into it while this one is at work.
-                let here = panel(block, column);
-                let (ahead, ahead_len) = if j + width < c.columns {
-                    panel(block, column + width)
+                // panels come into it while these are at work.
+                let ahead = if index + 1 < tiles {
+                    panels(block, across.place(index + 1))
                 } else if !last {
-                    panel(block + 1, first_column)
+                    panels(block + 1, across.place(0))
                 } else {
                     // (An address without memory behind it would cost a walk through the page tables.)
-                    (here.0, 0)
+                    Panels::one(panel(block, place.column), 0)
                 };
-                let (next, next_len) = touched.share(block * panels + j / width, k_blocks * panels);
+                let (next, next_len) = touched.share(block * tiles + index, k_blocks * tiles);
                 let tile = Tile {
-                    steps,
+                    steps: steps_of(block),
                     half_step: false,
                     a_row: a.stride * VALUE,
                     a_step: VALUE,
                     b_step: width * VALUE,
+                    b_others: place.panels_away::<S>(b.k * width) * VALUE as isize,
                     c_row: c.stride,
-                    columns: width.min(c.columns - j),
+                    columns: place.columns,
+                    others: place.others,
                     accumulate: block > 0,
                     bias: epilogue.bias.filter(|_| last).map(|bias| bias[column..].as_ptr()),
                     clamp: epilogue.clamp.filter(|_| last),
                     lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
-                    ahead: b.data.as_ptr().wrapping_add(ahead),
-                    ahead_len,
+                    ahead,
                     next,
                     next_len,
                 };
                 // SAFETY: panel `column / width` holds k·width values from `column * k` on, of
-                // which k0..k0 + steps are read; A and C hold `rows` rows of their strides.
+                // which k0..k0 + steps are read, and so do the panels of the place's other
+                // vectors; A and C hold `rows` rows of their strides.
                 unsafe {
-                    let b = b.data.as_ptr().add(here.0);
                     let a_start = a.data.as_ptr().wrapping_add(k0);
-                    let c_start = c_data.wrapping_add(j);
-                    tile.down::<S, _>(s, a.rows, &[a_start], b, c_start);
+                    let c_start = c_data.wrapping_add(place.column);
+                    tile.down::<S, _>(s, a.rows, &[a_start], panel(block, place.column), c_start);
                 }
             }
         }
@@ -438,264 +447,37 @@ impl Kernel for TransposedGemm<'_> {
     unsafe fn run<S: Simd>(self, s: S) {
         let Self { a, b, c, ahead: Ahead([first, second]) } = self;
         let c_data = c.data;
-        let width = S::LANES * TILE_VECTORS;
-        let panels = c.columns.div_ceil(width);
-        for j in (0..c.columns).step_by(width) {
-            let (ahead, ahead_len) = Ahead([first, &[]]).share(j / width, panels);
-            let (next, next_len) = Ahead([second, &[]]).share(j / width, panels);
+        let across = Across::new::<S>(c.rows, c.columns);
+        let tiles = across.tiles();
+        for index in 0..tiles {
+            let place = across.place(index);
+            let (ahead, ahead_len) = Ahead([first, &[]]).share(index, tiles);
+            let (next, next_len) = Ahead([second, &[]]).share(index, tiles);
+            let others = place.others.map_or(0, |others| others.column * VALUE as isize);
             let tile = Tile {
                 steps: a.rows,
                 half_step: false,
                 a_row: VALUE,
                 a_step: a.stride * VALUE,
                 b_step: b.stride * VALUE,
+                b_others: others,
                 c_row: c.stride,
-                columns: width.min(c.columns - j),
+                columns: place.columns,
+                others: place.others,
                 accumulate: true,
                 bias: None,
                 clamp: None,
                 lowered: None,
-                ahead,
-                ahead_len,
+                ahead: Panels::one(ahead, ahead_len),
                 next,
                 next_len,
             };
-            // SAFETY: row r of A holds all tile rows' scalars, row r of B a whole tile from j on.
+            // SAFETY: row r of A holds all tile rows' scalars, row r of B whole tiles from each place on.
             unsafe {
-                let b_start = b.data.as_ptr().wrapping_add(j);
-                let c_start = c_data.wrapping_add(j);
+                let b_start = b.data.as_ptr().wrapping_add(place.column);
+                let c_start = c_data.wrapping_add(place.column);
                 tile.down::<S, _>(s, c.rows, &[a.data.as_ptr()], b_start, c_start);
             }
-        }
-    }
-}
-
-/// One register tile's walk, and what to do at its end. The strides of A and B are in bytes, as a value of
-/// theirs may also be a pair of half as many bits.
-#[derive(Clone, Copy)]
-pub(crate) struct Tile {
-    /// Steps of k in each of A's segments.
-    pub steps: usize,
-    /// See [`TileWalk`].
-    pub half_step: bool,
-    pub a_row: usize,
-    pub a_step: usize,
-    pub b_step: usize,
-    pub c_row: usize,
-    /// Columns to store, at most a panel's.
-    pub columns: usize,
-    pub accumulate: bool,
-    pub bias: Option<*const f32>,
-    pub clamp: Option<Clamp>,
-    /// See [`Epilogue`].
-    pub lowered: Option<*const f32>,
-    /// So many values from here on are asked for while the tiles are walked,
-    pub ahead: *const f32,
-    pub ahead_len: usize,
-    /// and so many from here on.
-    pub next: *const f32,
-    pub next_len: usize,
-}
-
-impl Tile {
-    /// Tiles for `rows` rows of C, one below the other: as few as will do, of nearly equal height.
-    ///
-    /// A's columns lie in `segments`, each of `steps` columns; B has all their rows in turn.
-    ///
-    /// # Safety
-    /// Each segment must hold `rows` rows, B the panel's rows, C `rows` rows of `columns`.
-    #[inline(always)]
-    pub unsafe fn down<S: Simd, C: Element>(
-        self,
-        s: S,
-        rows: usize,
-        segments: &[*const f32],
-        b: *const f32,
-        mut c: *mut C,
-    ) {
-        let narrow = self.columns <= S::LANES;
-        let most = match self.columns {
-            columns if columns <= S::LANES / 2 => S::ROWS_OF_HALF,
-            columns if columns <= S::LANES => S::ROWS_OF_ONE,
-            _ => S::TILE_ROWS,
-        };
-        let tiles = rows.div_ceil(most);
-        // Asked for evenly; less than a line a step: rather some lines twice than any too late.
-        let k = segments.len() * self.steps;
-        let steps = [self.ahead_len, self.next_len].map(|len| len.div_ceil((tiles * k).max(1)) * VALUE);
-        // (Opaque: what the compiler sees through, it divides anew in every step.)
-        let [ahead_step, next_step] = black_box(steps);
-        let steps = (ahead_step, next_step);
-        let (mut ahead, mut next) = (self.ahead, self.next);
-        let (mut left, mut a) = (rows, 0);
-        for tile in 0..tiles {
-            let height = left.div_ceil(tiles - tile);
-            macro_rules! walk {
-                ($($height:literal)*) => {
-                    match height {
-                        // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
-                        $($height if $height <= S::ROWS_OF_ONE => unsafe {
-                            if narrow {
-                                self.walk::<S, C, $height, 1>(s, segments, a, b, c, (ahead, next), steps);
-                            } else if $height <= S::TILE_ROWS {
-                                self.walk::<S, C, $height, TILE_VECTORS>(s, segments, a, b, c, (ahead, next), steps);
-                            }
-                        },)*
-                        _ => unreachable!("a tile has 1 to `most` rows"),
-                    }
-                };
-            }
-            walk!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-            a += height * self.a_row;
-            c = c.wrapping_add(height * self.c_row);
-            ahead = ahead.wrapping_byte_add(ahead_step * k);
-            next = next.wrapping_byte_add(next_step * k);
-            left -= height;
-        }
-    }
-
-    /// One tile of `ROWS` rows and `VECTORS` vectors of columns; its rows of A begin `a` bytes
-    /// into each segment.
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn walk<S: Simd, C: Element, const ROWS: usize, const VECTORS: usize>(
-        self,
-        s: S,
-        segments: &[*const f32],
-        a: usize,
-        b: *const f32,
-        c: *mut C,
-        (ahead, next): (*const f32, *const f32),
-        (ahead_step, next_step): (usize, usize),
-    ) {
-        // SAFETY: all addresses lie within the matrices whose extents the callers of `gemm` and
-        // `gemm_transposed_accumulate` checked; B is readable for whole tiles; C is touched for
-        // `columns` columns only.
-        unsafe {
-            let walk = TileWalk {
-                segments,
-                steps: self.steps,
-                columns: self.columns,
-                half_step: self.half_step,
-                a,
-                a_row: self.a_row,
-                a_step: self.a_step,
-                b,
-                b_step: self.b_step,
-                ahead,
-                ahead_step,
-                next,
-                next_step,
-            };
-            let sums = s.tile::<ROWS, VECTORS>(walk);
-            // The usual end, with what all rows share loaded once. (Bounds are lowered where C is bf16; the
-            // registers that they take there are better used where it is f32.)
-            let usual = C::BF16 || self.lowered.is_none();
-            if usual && !self.accumulate && self.columns >= VECTORS * S::LANES {
-                let mut bias = [s.splat(0.0); VECTORS];
-                if let Some(from) = self.bias {
-                    bias = simd::load_all::<S, false, VECTORS>(s, from, S::LANES);
-                }
-                let lowered = self.lowered.filter(|_| C::BF16);
-                let (low, high) = bounds::<S, VECTORS>(s, self.clamp, lowered);
-                for (row, mut sums) in sums.into_iter().enumerate() {
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = s.clamp(s.add(*sum, bias[v]), low[v], high[v]);
-                    }
-                    let to = c.add(row * self.c_row);
-                    match sums.as_slice() {
-                        &[left, right] => simd::store_pair(s, to, left, right),
-                        _ => simd::store::<S, false>(s, to, sums[0], S::LANES),
-                    }
-                }
-                return;
-            }
-            for (row, sums) in sums.into_iter().enumerate() {
-                for (v, sum) in sums.into_iter().enumerate() {
-                    let at = v * S::LANES;
-                    let n = self.columns.saturating_sub(at);
-                    let c = c.add(row * self.c_row + at);
-                    if n >= S::LANES {
-                        self.finish::<S, C, false>(s, sum, at, S::LANES, c);
-                    } else if n > 0 {
-                        self.finish::<S, C, true>(s, sum, at, n, c);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Adds what C holds and the bias, clamps, and stores one vector.
-    #[inline(always)]
-    unsafe fn finish<S: Simd, C: Element, const PARTIAL: bool>(
-        self,
-        s: S,
-        sum: S::V,
-        at: usize,
-        n: usize,
-        c: *mut C,
-    ) {
-        // SAFETY: as in `walk`; the bias has a value for every column of C.
-        unsafe {
-            let mut sum = sum;
-            if self.accumulate {
-                sum = s.add(sum, simd::load::<S, PARTIAL>(s, c, n));
-            }
-            if let Some(bias) = self.bias {
-                sum = s.add(sum, simd::load::<S, PARTIAL>(s, bias.add(at), n));
-            }
-            sum = clamp::<S, PARTIAL>(s, sum, self.clamp, self.lowered.map(|lowered| lowered.add(at)), n);
-            simd::store::<S, PARTIAL>(s, c, sum, n);
-        }
-    }
-}
-
-/// The bounds of a row of vectors, see [`Epilogue`].
-///
-/// # Safety
-/// The instruction set of `s` must be present, and `lowered` have a value for every column.
-#[inline(always)]
-pub(crate) unsafe fn bounds<S: Simd, const VECTORS: usize>(
-    s: S,
-    clamp: Option<Clamp>,
-    lowered: Option<*const f32>,
-) -> ([S::V; VECTORS], [S::V; VECTORS]) {
-    let Clamp { low, high } = clamp.unwrap_or(Clamp::IDENTITY);
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (mut low, mut high) = ([s.splat(low); VECTORS], [s.splat(high); VECTORS]);
-        if let Some(from) = lowered {
-            let by = simd::load_all::<S, false, VECTORS>(s, from, S::LANES);
-            for v in 0..VECTORS {
-                (low[v], high[v]) = (s.sub(low[v], by[v]), s.sub(high[v], by[v]));
-            }
-        }
-        (low, high)
-    }
-}
-
-/// `n` sums within their bounds, see [`Epilogue`].
-///
-/// # Safety
-/// As [`bounds`].
-#[inline(always)]
-pub(crate) unsafe fn clamp<S: Simd, const PARTIAL: bool>(
-    s: S,
-    sum: S::V,
-    clamp: Option<Clamp>,
-    lowered: Option<*const f32>,
-    n: usize,
-) -> S::V {
-    let Some(Clamp { low, high }) = clamp else { return sum };
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (low, high) = (s.splat(low), s.splat(high));
-        match lowered {
-            Some(from) => {
-                let by = simd::load::<S, PARTIAL>(s, from, n);
-                s.clamp(sum, s.sub(low, by), s.sub(high, by))
-            }
-            None => s.clamp(sum, low, high),
         }
     }
 }

@@ -91,6 +91,22 @@ fn tile_edges() {
     });
 }
 
+/// Columns of several panels, which a tile may take some of two of, and rows enough for that, or just not.
+#[test]
+fn several_panels() {
+    on_every_isa(|isa| {
+        for (i, rows) in [18, 19, 27, 28, 29, 46, 56].into_iter().enumerate() {
+            for (j, n) in [64, 70, 96, 97, 128, 144, 160, 192, 200, 256, 300].into_iter().enumerate() {
+                let k = [1, 6, 27, 35, 70][(i + j) % 5];
+                check_product(isa, rows, k, n, ENDS[(i + 2 * j) % ENDS.len()], (rows * 1000 + n) as u64);
+            }
+        }
+        for (i, n) in [64, 96, 160, 200].into_iter().enumerate() {
+            check_product(isa, 30, 700, n, ENDS[i], n as u64);
+        }
+    });
+}
+
 #[test]
 fn long_sums_cross_blocks() {
     on_every_isa(|isa| {
@@ -147,7 +163,7 @@ fn the_three_ways_to_pack_agree() {
 #[test]
 fn bits_do_not_depend_on_how_the_work_is_cut() {
     on_every_isa(|isa| {
-        let (rows, k, n) = (29, 700, 70);
+        let (rows, k, n) = (61, 600, 170);
         let mut random = Random(4);
         let (a, b, bias) = (random.values(rows * k), random.values(k * n), random.values(n));
         let mut packed = PackedB::new(isa, k, n);
@@ -156,7 +172,7 @@ fn bits_do_not_depend_on_how_the_work_is_cut() {
         let mut whole = vec![0.0; rows * n];
         gemm(MatrixRef::new(&a, rows, k, k), &packed, 0, MatrixMut::new(&mut whole, rows, n, n), end);
 
-        for cut in 1..rows {
+        for cut in (1..rows).step_by(4) {
             let mut parts = vec![0.0; rows * n];
             let (above, below) = parts.split_at_mut(cut * n);
             gemm(MatrixRef::new(&a, cut, k, k), &packed, 0, MatrixMut::new(above, cut, n, n), end);
@@ -244,6 +260,11 @@ fn transposed_products() {
             }
         }
         check_transposed(isa, 1000, 33, 17, 7);
+        for (i, m) in [18, 19, 28, 45].into_iter().enumerate() {
+            for n in [64, 96, 128, 170, 256] {
+                check_transposed(isa, [1, 7, 24, 50][i], m, n, (m * 100 + n) as u64);
+            }
+        }
     });
 }
 

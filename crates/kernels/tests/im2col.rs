@@ -157,6 +157,11 @@ fn convolutions_of_the_network() {
                 }
             }
         }
+        // Rows long enough for tiles that take some of two panels.
+        for (outputs, dilation) in [(64, 1), (100, 1), (160, 2)] {
+            let geometry = geometry(3, 61, 2, dilation, Pads::all(dilation));
+            check(isa, (3, outputs), geometry, 1000, 1);
+        }
     });
 }
 

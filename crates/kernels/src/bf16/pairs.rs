@@ -8,7 +8,7 @@ use half::bf16;
 
 use super::Product;
 use crate::element::Element;
-use crate::gemm::{Ahead, MatrixMut, MatrixRef, Tile, TransposedGemm};
+use crate::gemm::{Across, Ahead, MatrixMut, MatrixRef, Panels, Tile, TransposedGemm};
 use crate::simd::avx512::run_pairs;
 use crate::simd::{Kernel, Simd, TILE_VECTORS, VALUE};
 
@@ -28,14 +28,20 @@ impl<C: Element> Kernel for PairProduct<'_, C> {
     unsafe fn run<S: Simd>(self, s: S) {
         let Product { a, b, first_column, c, epilogue } = self.0;
         let width = S::LANES * TILE_VECTORS;
-        for j in (0..c.columns).step_by(width) {
-            let column = first_column + j;
-            let panel = b.panel(column);
-            // The weights of a whole network do not stay in the cache: those of the next panel come
-            // into it while this one is at work.
-            let (ahead, ahead_len) = match j + width < c.columns {
-                true => (b.panel(column + width), b.depth() / 2 * width),
-                false => (panel, 0),
+        let panel_len = b.depth() / 2 * width;
+        let across = Across::new::<S>(a.rows, c.columns);
+        let tiles = across.tiles();
+        let panel = |column: usize| b.panel(first_column + column).cast::<f32>();
+        for index in 0..tiles {
+            let place = across.place(index);
+            let column = first_column + place.column;
+            // The weights of a whole network do not stay in the cache: those of the next panels come
+            // into it while these are at work.
+            let ahead = if index + 1 < tiles {
+                let next = across.place(index + 1);
+                Panels { start: panel(next.column), len: panel_len, second: next.next_panel().map(panel) }
+            } else {
+                Panels::one(panel(place.column), 0)
             };
             let tile = Tile {
                 steps: b.k() / 2,
@@ -43,20 +49,22 @@ impl<C: Element> Kernel for PairProduct<'_, C> {
                 a_row: a.stride * size_of::<bf16>(),
                 a_step: VALUE,
                 b_step: width * VALUE,
+                b_others: place.panels_away::<S>(panel_len) * VALUE as isize,
                 c_row: c.stride,
-                columns: width.min(c.columns - j),
+                columns: place.columns,
+                others: place.others,
                 accumulate: false,
                 bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
                 clamp: epilogue.clamp,
                 lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
-                ahead: ahead.cast(),
-                ahead_len,
-                next: panel.cast(),
+                ahead,
+                next: panel(place.column),
                 next_len: 0,
             };
-            // SAFETY: the panel holds all steps of k; A and C hold `rows` rows of their strides.
+            // SAFETY: the panels hold all steps of k; A and C hold `rows` rows of their strides.
             unsafe {
-                tile.down::<S, C>(s, a.rows, &[a.data.as_ptr().cast()], panel.cast(), c.data.wrapping_add(j))
+                let to = c.data.wrapping_add(place.column);
+                tile.down::<S, C>(s, a.rows, &[a.data.as_ptr().cast()], panel(place.column), to)
             };
         }
     }

@@ -4,7 +4,7 @@
 use super::Product;
 use super::end::{Columns, Ending};
 use crate::element::Element;
-use crate::gemm::{PackedB, Tile};
+use crate::gemm::{PackedB, Panels, Tile};
 use crate::simd::{self, Kernel, Simd, TILE_VECTORS, VALUE, dispatch, for_channel_blocks};
 
 /// Rows of the tallest tile.
@@ -71,14 +71,15 @@ impl<C: Element> Kernel for Widened<'_, C> {
                         a_row: ROW * VALUE,
                         a_step: VALUE,
                         b_step: width * VALUE,
+                        b_others: 0,
                         c_row: width,
                         columns: if columns <= S::LANES { S::LANES } else { width },
+                        others: None,
                         accumulate: block > 0,
                         bias: None,
                         clamp: None,
                         lowered: None,
-                        ahead: ahead.as_ptr(),
-                        ahead_len: ahead.len(),
+                        ahead: Panels::one(ahead.as_ptr(), ahead.len()),
                         next: ahead.as_ptr(),
                         next_len: 0,
                     };

@@ -36,7 +36,8 @@ unsafe fn last_half<const ROWS: usize, const VECTORS: usize>(
             unsafe {
                 let a = segment.byte_add(walk.a + row * walk.a_row + walk.steps * walk.a_step);
                 let a = _mm512_set1_epi32(i32::from(a.cast::<u16>().read_unaligned()));
-                let b = _mm512_loadu_si512(walk.b.byte_add(walk.steps * walk.b_step).add(v * 16).cast());
+                let b = walk.vector::<Avx512>(v).byte_add(walk.steps * walk.b_step);
+                let b = _mm512_loadu_si512(b.cast());
                 let [a, b] = [a, b].map(|v| transmute::<__m512i, __m512bh>(v));
                 *sum = _mm512_dpbf16_ps(*sum, b, a);
             }
@@ -100,6 +101,8 @@ impl<const BF16: bool, const PAIRS: bool> Simd for Avx512<BF16, PAIRS> {
     const REGISTERS: usize = 32;
     const TILE_ROWS: usize = 14;
     const ROWS_OF_HALF: usize = 12;
+    const ROWS_OF_THREE: usize = 9;
+    const ROWS_OF_FOUR: usize = 6;
 
     #[inline(always)]
     unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
@@ -109,11 +112,21 @@ impl<const BF16: bool, const PAIRS: bool> Simd for Avx512<BF16, PAIRS> {
         unsafe {
             const PITCH: usize = TILE_VECTORS * 16 * VALUE;
             if PAIRS {
-                let mut sums = x86_tile::pairs_in_zmm::<ROWS, VECTORS, PITCH>(walk);
+                let mut sums = match VECTORS {
+                    4 => x86_tile::four_pairs_in_zmm::<ROWS, VECTORS, PITCH>(walk),
+                    3 => x86_tile::three_pairs_in_zmm::<ROWS, VECTORS, PITCH>(walk),
+                    _ => x86_tile::pairs_in_zmm::<ROWS, VECTORS, PITCH>(walk),
+                };
                 if let (true, Some(segment)) = (walk.half_step, walk.segments.last()) {
                     last_half::<ROWS, VECTORS>(&mut sums, *segment, walk);
                 }
                 return sums;
+            }
+            if VECTORS == 4 {
+                return x86_tile::four_in_zmm::<ROWS, VECTORS, PITCH>(walk);
+            }
+            if VECTORS == 3 {
+                return x86_tile::three_in_zmm::<ROWS, VECTORS, PITCH>(walk);
             }
             if VECTORS == 2 && ROWS > 3 {
                 return x86_tile::in_zmm::<ROWS, VECTORS, PITCH>(walk);

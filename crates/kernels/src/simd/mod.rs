@@ -35,6 +35,10 @@ pub(crate) trait Simd: Copy {
     /// Most rows of a tile of one vector, and of one of half a vector.
     const ROWS_OF_ONE: usize = Self::TILE_ROWS;
     const ROWS_OF_HALF: usize = Self::ROWS_OF_ONE;
+    /// And of tiles that take one or two vectors of another panel, too, which read fewer values for a
+    /// product; 0 where there are not registers enough for that to pay.
+    const ROWS_OF_THREE: usize = 0;
+    const ROWS_OF_FOUR: usize = 0;
     /// Steps of k that [`Simd::lane_steps`] takes; 0 where there is no multiplication by a lane.
     const LANE_STEPS: usize = 0;
 
@@ -192,6 +196,8 @@ pub(crate) struct TileWalk<'a> {
     pub a_step: usize,
     pub b: *const f32,
     pub b_step: usize,
+    /// How far it is from a row of B to the vectors beyond [`TILE_VECTORS`], which lie in another panel.
+    pub others: usize,
     pub ahead: *const f32,
     pub ahead_step: usize,
     pub next: *const f32,
@@ -199,6 +205,13 @@ pub(crate) struct TileWalk<'a> {
 }
 
 impl TileWalk<'_> {
+    /// Where the first row of B has vector `v` of the tile.
+    #[inline(always)]
+    fn vector<S: Simd>(&self, v: usize) -> *const f32 {
+        let panel = if v < TILE_VECTORS { self.b } else { self.b.wrapping_byte_add(self.others) };
+        panel.wrapping_add(v % TILE_VECTORS * S::LANES)
+    }
+
     /// [`Simd::tile`], for any instruction set.
     #[inline(always)]
     unsafe fn sums<S: Simd, const ROWS: usize, const VECTORS: usize>(self, s: S) -> [[S::V; VECTORS]; ROWS] {
@@ -221,7 +234,10 @@ impl TileWalk<'_> {
                     left -= S::LANE_STEPS;
                 }
                 for _ in 0..left {
-                    let columns = load_all::<S, false, VECTORS>(s, b, S::LANES);
+                    let mut columns = [s.splat(0.0); VECTORS];
+                    for (v, columns) in columns.iter_mut().enumerate() {
+                        *columns = s.load(Self { b, ..self }.vector::<S>(v));
+                    }
                     for (row, sums) in sums.iter_mut().enumerate() {
                         let scalar = s.splat(*a.byte_add(row * a_row));
                         for (sum, column) in sums.iter_mut().zip(columns) {

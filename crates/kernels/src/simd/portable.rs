@@ -24,6 +24,8 @@ impl<const LANES: usize, const ROWS: usize> Simd for Arrays<LANES, ROWS> {
     /// Those of what it stands for: AVX-512, or anything.
     const REGISTERS: usize = if LANES == 16 { 32 } else { 16 };
     const TILE_ROWS: usize = ROWS;
+    const ROWS_OF_THREE: usize = if LANES == 16 { 9 } else { 0 };
+    const ROWS_OF_FOUR: usize = if LANES == 16 { 6 } else { 0 };
 
     #[inline(always)]
     unsafe fn splat(self, x: f32) -> Self::V {

@@ -73,9 +73,29 @@ macro_rules! row_of_one {
     };
 }
 
+/// [`row`] of a tile of more vectors.
+macro_rules! row_of_more {
+    (($multiply:tt $v:tt [$($columns:tt)*] $scalar:tt), $k:literal, $row:literal, $a:literal, [$($sum:literal)*]) => {
+        concat!(
+            ".if {rows} > ",
+            $row,
+            "\n",
+            "vbroadcastss ",
+            $scalar,
+            ", dword ptr [",
+            $a,
+            " + 4 * ",
+            $k,
+            "]\n",
+            $($multiply, " ", $v, $sum, ", ", $scalar, ", ", $columns, "\n",)*
+            ".endif\n",
+        )
+    };
+}
+
 /// Step `$k` from where the pointers are: a row of B and a column of A.
 macro_rules! step {
-    ($row:ident ($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal) => {
+    ($row:ident ($multiply:tt $v:tt [$columns:tt $more:tt] $scalar:tt), $k:literal) => {
         concat!(
             "vmovups ",
             $columns,
@@ -109,15 +129,63 @@ macro_rules! step {
     };
 }
 
+/// [`step`] of a tile of three vectors: those of a panel, and one `{p10}` from there.
+macro_rules! step_of_three {
+    (($multiply:tt $v:tt [$first:tt $second:tt $third:tt] $scalar:tt), $k:literal) => {
+        step_of_three!(@ $first $second $third, $k, ($multiply $v [$first $second $third] $scalar))
+    };
+    (@ $first:tt $second:tt $third:tt, $k:literal, $with:tt) => {
+        concat!(
+            "vmovups ", $first, ", [{b} + {pitch} * ", $k, "]\n",
+            "vmovups ", $second, ", [{b} + {pitch} * ", $k, " + {bytes}]\n",
+            "vmovups ", $third, ", [{b} + {p10} + {pitch} * ", $k, "]\n",
+            row_of_more!($with, $k, 0, "{p0}", [0 1 2]),
+            row_of_more!($with, $k, 1, "{p0} + {row}", [3 4 5]),
+            row_of_more!($with, $k, 2, "{p0} + {row} * 2", [6 7 8]),
+            row_of_more!($with, $k, 3, "{p0} + {row3}", [9 10 11]),
+            row_of_more!($with, $k, 4, "{p0} + {row} * 4", [12 13 14]),
+            row_of_more!($with, $k, 5, "{p5}", [15 16 17]),
+            row_of_more!($with, $k, 6, "{p5} + {row}", [18 19 20]),
+            row_of_more!($with, $k, 7, "{p5} + {row} * 2", [21 22 23]),
+            row_of_more!($with, $k, 8, "{p5} + {row3}", [24 25 26]),
+            "prefetcht1 [{ahead}]\n",
+            "add {ahead}, [{steps}]\n",
+        )
+    };
+}
+
+/// [`step`] of a tile of four vectors: those of a panel, and two `{p10}` from there.
+macro_rules! step_of_four {
+    (($multiply:tt $v:tt [$first:tt $second:tt $third:tt $fourth:tt] $scalar:tt), $k:literal) => {
+        step_of_four!(@ $first $second $third $fourth, $k, ($multiply $v [$first $second $third $fourth] $scalar))
+    };
+    (@ $first:tt $second:tt $third:tt $fourth:tt, $k:literal, $with:tt) => {
+        concat!(
+            "vmovups ", $first, ", [{b} + {pitch} * ", $k, "]\n",
+            "vmovups ", $second, ", [{b} + {pitch} * ", $k, " + {bytes}]\n",
+            "vmovups ", $third, ", [{b} + {p10} + {pitch} * ", $k, "]\n",
+            "vmovups ", $fourth, ", [{b} + {p10} + {pitch} * ", $k, " + {bytes}]\n",
+            row_of_more!($with, $k, 0, "{p0}", [0 1 2 3]),
+            row_of_more!($with, $k, 1, "{p0} + {row}", [4 5 6 7]),
+            row_of_more!($with, $k, 2, "{p0} + {row} * 2", [8 9 10 11]),
+            row_of_more!($with, $k, 3, "{p0} + {row3}", [12 13 14 15]),
+            row_of_more!($with, $k, 4, "{p0} + {row} * 4", [16 17 18 19]),
+            row_of_more!($with, $k, 5, "{p5}", [20 21 22 23]),
+            "prefetcht1 [{ahead}]\n",
+            "add {ahead}, [{steps}]\n",
+        )
+    };
+}
+
 /// Defines the function; `clear` is the exclusive or of registers, `multiply` adds products to sums.
 macro_rules! sums {
     (
-        name: $name:ident, vectors: $vectors:literal of $row:ident,
+        name: $name:ident, vectors: $vectors:literal of $step:ident $($row:ident)?,
         features: $features:tt,
         vector: $vector:ty, $zero:path, $v:tt, $lanes:literal,
         clear: $clear:tt, multiply: $multiply:tt,
         sums: $count:literal, [$($sum:literal $register:tt),*],
-        columns: $columns:tt $more:tt,
+        columns: [$($columns:tt)*],
         scalar: $scalar:tt,
     ) => {
         /// The sums of a tile, of which the first `VECTORS` vectors of columns are wanted; rows of a panel of B
@@ -157,27 +225,31 @@ macro_rules! sums {
                         "add {p0}, [{steps} + 24]",
                         "lea {p5}, [{p0} + {row} * 4]",
                         "add {p5}, {row}",
+                        ".if {vectors} < 3",
                         "lea {p10}, [{p5} + {row} * 4]",
                         "add {p10}, {row}",
+                        ".endif",
                         "mov {left}, [{steps} + 32]",
                         "test {left}, {left}",
                         "jz 4f",
                         // Four steps.
                         ".p2align 4",
                         "3:",
-                        step!($row ($multiply $v $columns $more $scalar), 0),
-                        step!($row ($multiply $v $columns $more $scalar), 1),
+                        $step!($($row)? ($multiply $v [$($columns)*] $scalar), 0),
+                        $step!($($row)? ($multiply $v [$($columns)*] $scalar), 1),
                         "prefetcht1 [{next}]",
                         "add {next}, [{steps} + 8]",
                         "add {next}, [{steps} + 8]",
-                        step!($row ($multiply $v $columns $more $scalar), 2),
-                        step!($row ($multiply $v $columns $more $scalar), 3),
+                        $step!($($row)? ($multiply $v [$($columns)*] $scalar), 2),
+                        $step!($($row)? ($multiply $v [$($columns)*] $scalar), 3),
                         "prefetcht1 [{next}]",
                         "add {next}, [{steps} + 8]",
                         "add {next}, [{steps} + 8]",
                         "add {p0}, 16",
                         "add {p5}, 16",
+                        ".if {vectors} < 3",
                         "add {p10}, 16",
+                        ".endif",
                         "add {b}, 4 * {pitch}",
                         "dec {left}",
                         "jnz 3b",
@@ -187,12 +259,14 @@ macro_rules! sums {
                         "test {left}, {left}",
                         "jz 6f",
                         "5:",
-                        step!($row ($multiply $v $columns $more $scalar), 0),
+                        $step!($($row)? ($multiply $v [$($columns)*] $scalar), 0),
                         "prefetcht1 [{next}]",
                         "add {next}, [{steps} + 8]",
                         "add {p0}, {step}",
                         "add {p5}, {step}",
+                        ".if {vectors} < 3",
                         "add {p10}, {step}",
+                        ".endif",
                         "add {b}, [{steps} + 16]",
                         "dec {left}",
                         "jnz 5b",
@@ -215,10 +289,9 @@ macro_rules! sums {
                         next = inout(reg) walk.next => _,
                         p0 = out(reg) _,
                         p5 = out(reg) _,
-                        p10 = out(reg) _,
+                        p10 = inout(reg) walk.others => _,
                         left = out(reg) _,
-                        out($columns) _,
-                        out($more) _,
+                        $(out($columns) _,)*
                         out($scalar) _,
                         $(out($register) sums[$sum],)*
                         options(nostack, readonly),
@@ -235,7 +308,7 @@ macro_rules! sums {
 }
 
 sums! {
-    name: in_ymm, vectors: 2 of row,
+    name: in_ymm, vectors: 2 of step row,
     features: "avx2,fma",
     vector: __m256, _mm256_setzero_ps, "ymm", 8,
     clear: "vpxor", multiply: "vfmadd231ps",
@@ -243,13 +316,13 @@ sums! {
         0 "ymm0", 1 "ymm1", 2 "ymm2", 3 "ymm3", 4 "ymm4", 5 "ymm5", 6 "ymm6", 7 "ymm7", 8 "ymm8", 9 "ymm9",
         10 "ymm10", 11 "ymm11"
     ],
-    columns: "ymm12" "ymm13",
+    columns: ["ymm12" "ymm13"],
     scalar: "ymm14",
 }
 
 // Half of AVX-512's vectors, too, which some processors take two of for one of those.
 sums! {
-    name: in_one_ymm, vectors: 1 of row_of_one,
+    name: in_one_ymm, vectors: 1 of step row_of_one,
     features: "avx2,fma",
     vector: __m256, _mm256_setzero_ps, "ymm", 8,
     clear: "vpxor", multiply: "vfmadd231ps",
@@ -257,15 +330,15 @@ sums! {
         0 "ymm0", 1 "ymm1", 2 "ymm2", 3 "ymm3", 4 "ymm4", 5 "ymm5", 6 "ymm6", 7 "ymm7", 8 "ymm8", 9 "ymm9",
         10 "ymm10", 11 "ymm11"
     ],
-    columns: "ymm12" "ymm13",
+    columns: ["ymm12" "ymm13"],
     scalar: "ymm14",
 }
 
 /// [`sums`] in the registers of AVX-512.
 macro_rules! sums_in_zmm {
-    ($name:ident, $features:tt, $multiply:tt) => {
+    ($name:ident, $of_three:ident, $of_four:ident, $features:tt, $multiply:tt) => {
         sums! {
-            name: $name, vectors: 2 of row,
+            name: $name, vectors: 2 of step row,
             features: $features,
             vector: __m512, _mm512_setzero_ps, "zmm", 16,
             clear: "vpxord", multiply: $multiply,
@@ -275,12 +348,47 @@ macro_rules! sums_in_zmm {
                 17 "zmm17", 18 "zmm18", 19 "zmm19", 20 "zmm20", 21 "zmm21", 22 "zmm22", 23 "zmm23", 24 "zmm24",
                 25 "zmm25", 26 "zmm26", 27 "zmm27"
             ],
-            columns: "zmm28" "zmm29",
+            columns: ["zmm28" "zmm29"],
             scalar: "zmm30",
+        }
+
+        sums! {
+            name: $of_three, vectors: 3 of step_of_three,
+            features: $features,
+            vector: __m512, _mm512_setzero_ps, "zmm", 16,
+            clear: "vpxord", multiply: $multiply,
+            sums: 27, [
+                0 "zmm0", 1 "zmm1", 2 "zmm2", 3 "zmm3", 4 "zmm4", 5 "zmm5", 6 "zmm6", 7 "zmm7", 8 "zmm8",
+                9 "zmm9", 10 "zmm10", 11 "zmm11", 12 "zmm12", 13 "zmm13", 14 "zmm14", 15 "zmm15", 16 "zmm16",
+                17 "zmm17", 18 "zmm18", 19 "zmm19", 20 "zmm20", 21 "zmm21", 22 "zmm22", 23 "zmm23", 24 "zmm24",
+                25 "zmm25", 26 "zmm26"
+            ],
+            columns: ["zmm27" "zmm28" "zmm29"],
+            scalar: "zmm30",
+        }
+
+        sums! {
+            name: $of_four, vectors: 4 of step_of_four,
+            features: $features,
+            vector: __m512, _mm512_setzero_ps, "zmm", 16,
+            clear: "vpxord", multiply: $multiply,
+            sums: 24, [
+                0 "zmm0", 1 "zmm1", 2 "zmm2", 3 "zmm3", 4 "zmm4", 5 "zmm5", 6 "zmm6", 7 "zmm7", 8 "zmm8",
+                9 "zmm9", 10 "zmm10", 11 "zmm11", 12 "zmm12", 13 "zmm13", 14 "zmm14", 15 "zmm15", 16 "zmm16",
+                17 "zmm17", 18 "zmm18", 19 "zmm19", 20 "zmm20", 21 "zmm21", 22 "zmm22", 23 "zmm23"
+            ],
+            columns: ["zmm24" "zmm25" "zmm26" "zmm27"],
+            scalar: "zmm28",
         }
     };
 }
 
-sums_in_zmm!(in_zmm, "avx512f,avx2,fma", "vfmadd231ps");
+sums_in_zmm!(in_zmm, three_in_zmm, four_in_zmm, "avx512f,avx2,fma", "vfmadd231ps");
 // Values of A and B are pairs of bf16.
-sums_in_zmm!(pairs_in_zmm, "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma", "vdpbf16ps");
+sums_in_zmm!(
+    pairs_in_zmm,
+    three_pairs_in_zmm,
+    four_pairs_in_zmm,
+    "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma",
+    "vdpbf16ps"
+);

@@ -13,7 +13,7 @@ use mobilenet_kernels::{Buffer, Clamp, Element, Isa, element, pooling};
 
 use super::plan::{Plan, Stage};
 use super::precision::{Number, Precision};
-use super::stage::{self, Padded};
+use super::stage::{self, Later, Padded};
 use super::strip::{self, Kept, depth_first, output_stride};
 use super::timing::{CLASSIFIER, Pass, Timing};
 use super::{Classifier, Conv, CpuExecutor, Engine, Images, Input, Stored};
@@ -392,7 +392,8 @@ fn run_group<E: Number>(
         let Shape { height, width, channels } = stage.layer.output;
         let (pixels, stride) = (count * height * width, stride_of(index));
         let output = next.at_least(pixels * stride);
-        stage.multiply(plan, gathered, pixels, (0, MatrixMut::new(output, pixels, channels, stride)));
+        let output = MatrixMut::new(output, pixels, channels, stride);
+        stage.multiply(plan, gathered, pixels, (0, output), &[]);
         std::mem::swap(current, next);
         for (image, map) in current[..pixels * stride].chunks_exact(height * width * stride).enumerate() {
             match stages.get(index + 1) {
@@ -454,7 +455,8 @@ impl<E: Number> Stage<E> {
                 padded.start(0);
                 let mut map = map;
                 let input = stage::Input::Rows(&mut map);
-                self.product(plan, input, 0..height, (share.start * block, output), (patches, padded));
+                let rows = (0..height, Later::Values(&[]));
+                self.product(plan, input, rows, (share.start * block, output), (patches, padded));
             });
             return;
         }

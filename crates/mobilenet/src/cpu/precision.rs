@@ -141,14 +141,15 @@ pub(super) trait Number: Element {
         epilogue: Epilogue,
     );
 
-    /// The same with results for a feature map. Where it helps, `ahead`, which is read next, is asked for meanwhile.
+    /// The same with results for a feature map. Where it helps, `ahead`, weights and values of a map that are
+    /// read next, is asked for meanwhile.
     fn multiply_to_map(
         a: MatrixRef<Self>,
         b: &Self::Packed,
         first_column: usize,
         c: MatrixMut<Self::Map>,
         epilogue: Epilogue,
-        ahead: &[Self],
+        ahead: (&[Self], &[Self::Map]),
     );
 
     /// The same with results in f32.
@@ -261,9 +262,9 @@ impl Number for f32 {
         first_column: usize,
         c: MatrixMut,
         epilogue: Epilogue,
-        ahead: &[f32],
+        (weights, map): (&[f32], &[f32]),
     ) {
-        gemm::gemm_ahead(a, b, first_column, c, epilogue, Ahead([ahead, &[]]));
+        gemm::gemm_ahead(a, b, first_column, c, epilogue, Ahead([weights, map]));
     }
 
     fn multiply_to_f32(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
@@ -381,7 +382,7 @@ impl Number for bf16 {
         first_column: usize,
         c: MatrixMut<f16>,
         epilogue: Epilogue,
-        _: &[bf16],
+        _: (&[bf16], &[f16]),
     ) {
         products::gemm(a, b, first_column, c, epilogue);
     }

@@ -24,6 +24,11 @@ pub(super) trait Rows<E> {
 
     /// A row that has been made and is not further back than the next stage reaches.
     fn row(&self, y: usize) -> &[E];
+
+    /// Those of the rows that are there without being made, if they follow one another.
+    fn there(&self, _: Range<usize>) -> &[E] {
+        &[]
+    }
 }
 
 /// What a stage reads: the image, or the rows of the stage before.
@@ -68,6 +73,19 @@ impl<E> Rows<E> for Map<'_, E> {
     fn row(&self, y: usize) -> &[E] {
         &self.values[y * self.row_len..][..self.row_len]
     }
+
+    fn there(&self, rows: Range<usize>) -> &[E] {
+        &self.values[rows.start * self.row_len..rows.end * self.row_len]
+    }
+}
+
+/// What is read when some output rows are done: it is asked for while their product is at work, as by then most
+/// of a map has left the second-level cache.
+pub(super) enum Later<'a, T> {
+    /// What these output rows of the same stage are made from.
+    Rows(Range<usize>),
+    /// Something else.
+    Values(&'a [T]),
 }
 
 /// The padded input rows of a full convolution that are needed at a time, and behind them a row of
@@ -174,9 +192,14 @@ impl<E: Number> Stage<E> {
         for y in rows.clone().step_by(together) {
             let group = y..rows.end.min(y + together);
             let pixels = group.len() * width;
-            let output = &mut output[(y - rows.start) * width * stride..][..pixels * stride];
-            let output = MatrixMut::new(output, pixels, channels, stride);
-            self.product(plan, input.again(), group, (0, output), (&mut *patches, &mut *padded));
+            let (done, output) = output.split_at_mut((y - rows.start) * width * stride);
+            let output = MatrixMut::new(&mut output[..pixels * stride], pixels, channels, stride);
+            let later = match group.end {
+                end if end < rows.end => Later::Rows(end..rows.end.min(end + together)),
+                // The next stage begins with these.
+                _ => Later::Values(&done[..done.len().min(2 * E::PATCHES)]),
+            };
+            self.product(plan, input.again(), (group, later), (0, output), (&mut *patches, &mut *padded));
         }
     }
 
@@ -185,7 +208,7 @@ impl<E: Number> Stage<E> {
         &self,
         plan: &Plan<E>,
         input: Input<E>,
-        rows: Range<usize>,
+        (rows, later): (Range<usize>, Later<E::Map>),
         (first_column, output): (usize, MatrixMut<E::Map>),
         (patches, padded): (&mut Buffer<E>, &mut Padded<E>),
     ) {
@@ -202,26 +225,32 @@ impl<E: Number> Stage<E> {
                 let values = pixels * self.layer.input.channels;
                 let most = E::OUTPUTS_AHEAD.map_or(0, |outputs| values / outputs);
                 let ahead = &ahead[..ahead.len().min(most)];
+                let read = self.reach(rows.end - 1).end;
                 depthwise.rows(plan, input, rows, (patches, stride), ahead);
-                return self.multiply(plan, patches, pixels, (first_column, output));
+                let later = match later {
+                    Later::Rows(rows) => input.there(read..self.reach(rows.end - 1).end),
+                    Later::Values(values) => values,
+                };
+                return self.multiply(plan, patches, pixels, (first_column, output), later);
             }
             (_, input) => input,
         };
         self.convolve(plan, input, rows, (first_column, output), padded);
     }
 
-    /// The product with the pointwise filter of so many rows of `patches`.
+    /// The product with the pointwise filter of so many rows of `patches`. Meanwhile `later` is asked for.
     pub fn multiply(
         &self,
         plan: &Plan<E>,
         patches: &[E],
         pixels: usize,
         (first_column, output): (usize, MatrixMut<E::Map>),
+        later: &[E::Map],
     ) {
         let Filter::Pointwise(filter) = &self.filter else { unreachable!("a pointwise layer") };
         let a = MatrixRef::new(patches, pixels, self.layer.input.channels, self.patch_stride(plan.isa));
         let ahead = self.classifier_ahead(plan, pixels, first_column..first_column + output.columns());
-        E::multiply_to_map(a, filter, first_column, output, self.epilogue(), ahead);
+        E::multiply_to_map(a, filter, first_column, output, self.epilogue(), (ahead, later));
     }
 
     /// What a thread that computes these channels of the last map of one image will read first of the classifier,

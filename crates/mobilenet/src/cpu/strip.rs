@@ -18,7 +18,7 @@ pub(super) fn depth_first<E: Number>(stages: &[Stage<E>]) -> usize {
 }
 
 /// Rows of a stage that are made at a time.
-const STEP: usize = 8;
+const STEP: usize = 4;
 
 /// What one stage keeps while an image's rows are made.
 #[derive(Debug)]
