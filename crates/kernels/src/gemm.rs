@@ -21,7 +21,8 @@ use crate::simd::{self, Kernel, Simd, TILE_VECTORS, VALUE, dispatch};
 
 pub(crate) use tile::{Across, Panels, Place, Tile};
 
-/// Steps of k that a tile walks at a time: a panel of B of this depth stays in the L1 cache.
+/// Steps of k that a tile walks at a time. (A panel of B of this depth does not stay in the L1 cache where
+/// vectors are wide, but shorter blocks, whose sums pass through C more often, are slower.)
 const K_BLOCK: usize = 512;
 
 /// A row-major matrix inside a slice; rows may be further apart than they are long.

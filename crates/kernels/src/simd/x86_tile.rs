@@ -8,73 +8,8 @@ use std::arch::x86_64::*;
 
 use super::{TileWalk, VALUE};
 
-/// A row of a tile in step `$k` from where the pointers are: its value of A, at `$a`, into both of its sums.
-macro_rules! row {
-    (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal, $row:literal, $a:literal, $left:literal, $right:literal) => {
-        concat!(
-            ".if {rows} > ",
-            $row,
-            "\n",
-            "vbroadcastss ",
-            $scalar,
-            ", dword ptr [",
-            $a,
-            " + 4 * ",
-            $k,
-            "]\n",
-            $multiply,
-            " ",
-            $v,
-            $left,
-            ", ",
-            $scalar,
-            ", ",
-            $columns,
-            "\n",
-            $multiply,
-            " ",
-            $v,
-            $right,
-            ", ",
-            $scalar,
-            ", ",
-            $more,
-            "\n",
-            ".endif\n",
-        )
-    };
-}
-
-/// [`row`] of a tile of one vector.
-macro_rules! row_of_one {
-    (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal, $row:literal, $a:literal, $left:literal, $right:literal) => {
-        concat!(
-            ".if {rows} > ",
-            $row,
-            "\n",
-            "vbroadcastss ",
-            $scalar,
-            ", dword ptr [",
-            $a,
-            " + 4 * ",
-            $k,
-            "]\n",
-            $multiply,
-            " ",
-            $v,
-            $row,
-            ", ",
-            $scalar,
-            ", ",
-            $columns,
-            "\n",
-            ".endif\n",
-        )
-    };
-}
-
-/// [`row`] of a tile of more vectors.
-macro_rules! row_of_more {
+/// A row of a tile in step `$k` from where the pointers are: its value of A, at `$a`, into each of its sums.
+macro_rules! add_row {
     (($multiply:tt $v:tt [$($columns:tt)*] $scalar:tt), $k:literal, $row:literal, $a:literal, [$($sum:literal)*]) => {
         concat!(
             ".if {rows} > ",
@@ -90,6 +25,20 @@ macro_rules! row_of_more {
             $($multiply, " ", $v, $sum, ", ", $scalar, ", ", $columns, "\n",)*
             ".endif\n",
         )
+    };
+}
+
+/// [`add_row`] of a tile of two vectors.
+macro_rules! row {
+    (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal, $row:literal, $a:literal, $left:literal, $right:literal) => {
+        add_row!(($multiply $v [$columns $more] $scalar), $k, $row, $a, [$left $right])
+    };
+}
+
+/// [`add_row`] of a tile of one vector.
+macro_rules! row_of_one {
+    (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal, $row:literal, $a:literal, $left:literal, $right:literal) => {
+        add_row!(($multiply $v [$columns] $scalar), $k, $row, $a, [$row])
     };
 }
 
@@ -139,15 +88,15 @@ macro_rules! step_of_three {
             "vmovups ", $first, ", [{b} + {pitch} * ", $k, "]\n",
             "vmovups ", $second, ", [{b} + {pitch} * ", $k, " + {bytes}]\n",
             "vmovups ", $third, ", [{b} + {p10} + {pitch} * ", $k, "]\n",
-            row_of_more!($with, $k, 0, "{p0}", [0 1 2]),
-            row_of_more!($with, $k, 1, "{p0} + {row}", [3 4 5]),
-            row_of_more!($with, $k, 2, "{p0} + {row} * 2", [6 7 8]),
-            row_of_more!($with, $k, 3, "{p0} + {row3}", [9 10 11]),
-            row_of_more!($with, $k, 4, "{p0} + {row} * 4", [12 13 14]),
-            row_of_more!($with, $k, 5, "{p5}", [15 16 17]),
-            row_of_more!($with, $k, 6, "{p5} + {row}", [18 19 20]),
-            row_of_more!($with, $k, 7, "{p5} + {row} * 2", [21 22 23]),
-            row_of_more!($with, $k, 8, "{p5} + {row3}", [24 25 26]),
+            add_row!($with, $k, 0, "{p0}", [0 1 2]),
+            add_row!($with, $k, 1, "{p0} + {row}", [3 4 5]),
+            add_row!($with, $k, 2, "{p0} + {row} * 2", [6 7 8]),
+            add_row!($with, $k, 3, "{p0} + {row3}", [9 10 11]),
+            add_row!($with, $k, 4, "{p0} + {row} * 4", [12 13 14]),
+            add_row!($with, $k, 5, "{p5}", [15 16 17]),
+            add_row!($with, $k, 6, "{p5} + {row}", [18 19 20]),
+            add_row!($with, $k, 7, "{p5} + {row} * 2", [21 22 23]),
+            add_row!($with, $k, 8, "{p5} + {row3}", [24 25 26]),
             "prefetcht1 [{ahead}]\n",
             "add {ahead}, [{steps}]\n",
         )
@@ -165,12 +114,12 @@ macro_rules! step_of_four {
             "vmovups ", $second, ", [{b} + {pitch} * ", $k, " + {bytes}]\n",
             "vmovups ", $third, ", [{b} + {p10} + {pitch} * ", $k, "]\n",
             "vmovups ", $fourth, ", [{b} + {p10} + {pitch} * ", $k, " + {bytes}]\n",
-            row_of_more!($with, $k, 0, "{p0}", [0 1 2 3]),
-            row_of_more!($with, $k, 1, "{p0} + {row}", [4 5 6 7]),
-            row_of_more!($with, $k, 2, "{p0} + {row} * 2", [8 9 10 11]),
-            row_of_more!($with, $k, 3, "{p0} + {row3}", [12 13 14 15]),
-            row_of_more!($with, $k, 4, "{p0} + {row} * 4", [16 17 18 19]),
-            row_of_more!($with, $k, 5, "{p5}", [20 21 22 23]),
+            add_row!($with, $k, 0, "{p0}", [0 1 2 3]),
+            add_row!($with, $k, 1, "{p0} + {row}", [4 5 6 7]),
+            add_row!($with, $k, 2, "{p0} + {row} * 2", [8 9 10 11]),
+            add_row!($with, $k, 3, "{p0} + {row3}", [12 13 14 15]),
+            add_row!($with, $k, 4, "{p0} + {row} * 4", [16 17 18 19]),
+            add_row!($with, $k, 5, "{p5}", [20 21 22 23]),
             "prefetcht1 [{ahead}]\n",
             "add {ahead}, [{steps}]\n",
         )
