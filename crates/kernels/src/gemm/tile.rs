@@ -58,6 +58,15 @@ pub(crate) struct Across {
     four: bool,
 }
 
+/// So many tiles one below the other are wide ones at least: see [`Across::new`].
+const WIDE_TILES: usize = 4;
+
+/// Whether tiles of at most `most` rows can be so high.
+const fn is_height(height: usize, most: usize, wide: bool) -> bool {
+    let least = if wide { ((WIDE_TILES - 1) * most + 1) / WIDE_TILES } else { 1 };
+    height >= least && height <= most
+}
+
 impl Across {
     /// Of a product of `rows` rows.
     ///
@@ -65,7 +74,7 @@ impl Across {
     /// have lines.
     pub fn new<S: Simd>(rows: usize, columns: usize) -> Self {
         let panels = columns / (S::LANES * TILE_VECTORS);
-        let enough = |most: usize| most > 0 && rows > 3 * most;
+        let enough = |most: usize| most > 0 && rows > (WIDE_TILES - 1) * most;
         let threes = if enough(S::ROWS_OF_THREE) { panels / 3 } else { 0 };
         let four = panels - 3 * threes == 2 && enough(S::ROWS_OF_FOUR);
         Self { columns, lanes: S::LANES, threes, four }
@@ -196,19 +205,23 @@ impl Tile {
                 ahead = second;
             }
             let height = left.div_ceil(tiles - tile);
+            // Conditions that are constants leave out of the program what they exclude. Heights are nearly equal,
+            // so that tiles of three and four vectors, of which there are four at least, are never low.
             macro_rules! walk {
                 ($($height:literal)*) => {
                     match height {
                         // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
-                        $($height if $height <= S::ROWS_OF_ONE => unsafe {
-                            if vectors == 4 && $height <= S::ROWS_OF_FOUR {
+                        $($height => unsafe {
+                            if const { is_height($height, S::ROWS_OF_FOUR, true) } && vectors == 4 {
                                 self.walk::<S, C, $height, 4>(s, segments, a, b, c, (ahead, next), steps);
-                            } else if vectors == 3 && $height <= S::ROWS_OF_THREE {
+                            } else if const { is_height($height, S::ROWS_OF_THREE, true) } && vectors == 3 {
                                 self.walk::<S, C, $height, 3>(s, segments, a, b, c, (ahead, next), steps);
-                            } else if vectors == 2 && $height <= S::TILE_ROWS {
+                            } else if const { is_height($height, S::TILE_ROWS, false) } && vectors == 2 {
                                 self.walk::<S, C, $height, 2>(s, segments, a, b, c, (ahead, next), steps);
-                            } else if vectors == 1 {
+                            } else if const { is_height($height, S::ROWS_OF_ONE, false) } && vectors == 1 {
                                 self.walk::<S, C, $height, 1>(s, segments, a, b, c, (ahead, next), steps);
+                            } else {
+                                unreachable!("a tile of {vectors} vectors has no {height} rows");
                             }
                         },)*
                         _ => unreachable!("a tile has 1 to `most` rows"),

@@ -62,7 +62,8 @@ impl Simd for Avx2 {
     ) -> [[Self::V; VECTORS]; ROWS] {
         unsafe {
             const PITCH: usize = TILE_VECTORS * Avx2::LANES * VALUE;
-            if VECTORS == 2 {
+            // (A constant condition: what is not taken is not compiled.)
+            if const { VECTORS == 2 } {
                 return x86_tile::in_ymm::<ROWS, VECTORS, PITCH>(walk);
             }
             x86_tile::in_one_ymm::<ROWS, VECTORS, PITCH>(walk)

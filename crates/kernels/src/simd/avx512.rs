@@ -111,27 +111,30 @@ impl<const BF16: bool, const PAIRS: bool> Simd for Avx512<BF16, PAIRS> {
     ) -> [[Self::V; VECTORS]; ROWS] {
         unsafe {
             const PITCH: usize = TILE_VECTORS * 16 * VALUE;
-            if PAIRS {
-                let mut sums = match VECTORS {
-                    4 => x86_tile::four_pairs_in_zmm::<ROWS, VECTORS, PITCH>(walk),
-                    3 => x86_tile::three_pairs_in_zmm::<ROWS, VECTORS, PITCH>(walk),
-                    _ => x86_tile::pairs_in_zmm::<ROWS, VECTORS, PITCH>(walk),
+            // (Conditions that are constants: what is not taken is not compiled.)
+            if const { PAIRS } {
+                let mut sums = if const { VECTORS == 4 } {
+                    x86_tile::four_pairs_in_zmm::<ROWS, VECTORS, PITCH>(walk)
+                } else if const { VECTORS == 3 } {
+                    x86_tile::three_pairs_in_zmm::<ROWS, VECTORS, PITCH>(walk)
+                } else {
+                    x86_tile::pairs_in_zmm::<ROWS, VECTORS, PITCH>(walk)
                 };
                 if let (true, Some(segment)) = (walk.half_step, walk.segments.last()) {
                     last_half::<ROWS, VECTORS>(&mut sums, *segment, walk);
                 }
                 return sums;
             }
-            if VECTORS == 4 {
+            if const { VECTORS == 4 } {
                 return x86_tile::four_in_zmm::<ROWS, VECTORS, PITCH>(walk);
             }
-            if VECTORS == 3 {
+            if const { VECTORS == 3 } {
                 return x86_tile::three_in_zmm::<ROWS, VECTORS, PITCH>(walk);
             }
-            if VECTORS == 2 && ROWS > 3 {
+            if const { VECTORS == 2 && ROWS > 3 } {
                 return x86_tile::in_zmm::<ROWS, VECTORS, PITCH>(walk);
             }
-            if VECTORS == 1 && ROWS <= Self::ROWS_OF_HALF && walk.columns <= Self::LANES / 2 {
+            if const { VECTORS == 1 && ROWS <= Self::ROWS_OF_HALF } && walk.columns <= Self::LANES / 2 {
                 let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
                 let halves = x86_tile::in_one_ymm::<ROWS, 1, PITCH>(walk);
                 for (sums, [half]) in sums.iter_mut().zip(halves) {

@@ -223,8 +223,7 @@ macro_rules! sums {
                         "add {segment}, 8",
                         "cmp {segment}, [{steps} + 48]",
                         "jne 2b",
-                        // (Taller tiles are compiled, but never walked.)
-                        rows = const if $vectors * ROWS <= $count { ROWS } else { 0 },
+                        rows = const ROWS,
                         vectors = const $vectors,
                         bytes = const $lanes * VALUE,
                         pitch = const PITCH,
