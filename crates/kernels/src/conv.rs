@@ -1,13 +1,16 @@
-//! Full 3×3 convolution by rows, straight from padded input rows: the sum over the taps runs in the
-//! registers of the product's tile, so that no patch is ever written.
+//! Full 3×3 convolution by rows, straight from input rows: the sum over the taps runs in the registers of the
+//! product's tile, so that no patch is ever written, nor a padded copy of a row.
 
+use std::ops::Range;
+
+use crate::depthwise::Present;
 use crate::element::Element;
 use crate::gemm::{Across, Epilogue, MatrixMut, PackedB, Panels, Tile, panel_width};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, TILE_VECTORS, VALUE, dispatch};
 
 /// How a row of output pixels reads a padded input row without gaps between its pixels: output x,
-/// tap k reads pixel `x * stride + k * dilation`.
+/// tap k reads pixel `x * stride + k * dilation`. (Of a row that has no padding of its own, see [`Unpadded`].)
 #[derive(Clone, Copy, Debug)]
 pub struct ConvGeometry {
     /// Pixels of an output row.
@@ -28,16 +31,37 @@ impl ConvGeometry {
             outputs => ((outputs - 1) * self.stride + 2 * self.dilation + 1) * self.channels,
         }
     }
+
+    /// The outputs all of whose pixels are `present`.
+    pub(crate) fn whole(&self, Present { left, count }: Present) -> Range<usize> {
+        let first = left.div_ceil(self.stride).min(self.outputs);
+        let end = match (left + count).checked_sub(2 * self.dilation + 1) {
+            Some(last) => (last / self.stride + 1).clamp(first, self.outputs),
+            None => first,
+        };
+        first..end
+    }
 }
 
-/// Rows of output pixels, each from three padded input rows. Row y·outputs + x of `output` is
+/// Input rows that have no padding of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct Unpadded<'a> {
+    /// Which of the pixels that the outputs read are there.
+    pub present: Present,
+    /// What each of the others is: zeros, one a channel.
+    pub beyond: &'a [f32],
+    /// Values of the same image that are read next: they are asked for meanwhile.
+    pub ahead: &'a [f32],
+}
+
+/// Rows of output pixels, each from three input rows, which are padded, or `unpadded`. Row y·outputs + x of `output` is
 /// `epilogue(Σ inputs[y][ky][x·stride + kx·dilation][c] · filter[[ky][kx][c]])`, for the columns
-/// `first_column..first_column + output.columns` of the filter.
+/// `first_column..first_column + output.columns` of the filter. The bits are the same for either kind of rows.
 ///
 /// # Panics
 /// If a length does not fit, or `first_column` is not a multiple of [`crate::gemm::column_step`].
 pub fn convolve_rows<C: Element>(
-    geometry: ConvGeometry,
+    (geometry, unpadded): (ConvGeometry, Option<Unpadded>),
     inputs: &[[&[f32]; 3]],
     filter: &PackedB,
     first_column: usize,
@@ -45,15 +69,25 @@ pub fn convolve_rows<C: Element>(
     epilogue: Epilogue,
 ) {
     assert_eq!(filter.k(), 9 * geometry.channels, "rows of the filter: [3][3][channels]");
-    let needed = geometry.input_len();
+    let channels = geometry.channels;
+    let padded = Present { left: 0, count: geometry.input_len() / channels.max(1) };
+    let is_padded = unpadded.is_none();
+    let unpadded = unpadded.unwrap_or(Unpadded { present: padded, beyond: &[], ahead: &[] });
+    let needed = unpadded.present.count * channels;
     for row in inputs.as_flattened() {
-        assert!(row.len() >= needed, "padded row of {} values, {needed} needed", row.len());
+        assert!(row.len() >= needed, "row of {} values, {needed} needed", row.len());
     }
+    assert!(is_padded || unpadded.beyond.len() >= channels, "a pixel of zeros");
     assert_eq!(output.rows, inputs.len() * geometry.outputs, "rows of pixels of the output");
     check_columns(filter.isa, filter.n(), first_column, output.columns, epilogue);
-    // SAFETY: the rows are as long as the geometry needs; the filter's panels from `first_column` on
-    // cover the output's columns, and so do the epilogue's values.
-    unsafe { dispatch(filter.isa, ConvolveRows { geometry, inputs, filter, first_column, output, epilogue }) }
+    // SAFETY: the rows have the pixels that are present, and so has what is beyond, if any are not; the filter's
+    // panels from `first_column` on cover the output's columns, and so do the epilogue's values.
+    unsafe {
+        dispatch(
+            filter.isa,
+            ConvolveRows { geometry, unpadded, inputs, filter, first_column, output, epilogue },
+        );
+    }
 }
 
 /// That the filter's `outputs` cover the columns from `first_column` on, and the epilogue too.
@@ -73,11 +107,35 @@ pub(crate) fn check_columns(
 
 struct ConvolveRows<'a, C> {
     geometry: ConvGeometry,
+    unpadded: Unpadded<'a>,
     inputs: &'a [[&'a [f32]; 3]],
     filter: &'a PackedB,
     first_column: usize,
     output: MatrixMut<'a, C>,
     epilogue: Epilogue<'a>,
+}
+
+impl<C> ConvolveRows<'_, C> {
+    /// Where the taps of outputs from the one at padded pixel `x` on lie in the rows: in one run a row that all
+    /// outputs of a tile have; one by one for a single output of which some are not there.
+    #[inline(always)]
+    fn segments(&self, rows: &[&[f32]; 3], x: usize, is_edge: bool) -> ([*const f32; 9], usize) {
+        let ConvGeometry { channels, dilation, .. } = self.geometry;
+        let Unpadded { present: Present { left, count }, beyond, .. } = self.unpadded;
+        // Neighbouring taps are one run of values, those of a dilated filter three.
+        let runs = if dilation == 1 && !is_edge { 1 } else { 3 };
+        let mut segments = [rows[0].as_ptr(); 9];
+        for (ky, row) in rows.iter().enumerate() {
+            for run in 0..runs {
+                let pixel = (x + run * dilation).wrapping_sub(left);
+                segments[ky * runs + run] = match pixel < count {
+                    true => row.as_ptr().wrapping_add(pixel * channels),
+                    false => beyond.as_ptr(),
+                };
+            }
+        }
+        (segments, 3 * runs)
+    }
 }
 
 impl<C: Element> Kernel for ConvolveRows<'_, C> {
@@ -86,46 +144,52 @@ impl<C: Element> Kernel for ConvolveRows<'_, C> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { geometry, inputs, filter, first_column, output, epilogue } = self;
-        let ConvGeometry { outputs, channels, stride, dilation } = geometry;
-        // Neighbouring taps are one run of values, those of a dilated filter three.
-        let runs = if dilation == 1 { 1 } else { 3 };
+        let Self { geometry, unpadded, inputs, filter, first_column, ref output, epilogue } = self;
+        let Unpadded { present, ahead, .. } = unpadded;
+        let ConvGeometry { outputs, channels, stride, .. } = geometry;
         let width = S::LANES * TILE_VECTORS;
-        let across = Across::new::<S>(outputs, output.columns);
-        for index in 0..across.tiles() {
-            let place = across.place(index);
-            let column = first_column + place.column;
-            let tile = Tile {
-                steps: 3 * channels / runs,
-                half_step: false,
-                a_row: stride * channels * VALUE,
-                a_step: VALUE,
-                b_step: width * VALUE,
-                b_others: place.panels_away::<S>(filter.k() * width) * VALUE as isize,
-                c_row: output.stride,
-                columns: place.columns,
-                others: place.others,
-                accumulate: false,
-                bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
-                clamp: epilogue.clamp,
-                lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
-                ahead: Panels::one(filter.data.as_ptr(), 0),
-                next: filter.data.as_ptr(),
-                next_len: 0,
-            };
-            for (y, rows) in inputs.iter().enumerate() {
-                let mut segments = [rows[0].as_ptr(); 9];
-                for (ky, row) in rows.iter().enumerate() {
-                    for run in 0..runs {
-                        segments[ky * runs + run] = row.as_ptr().wrapping_add(run * dilation * channels);
+        let whole = geometry.whole(present);
+        let edges = (0..whole.start).chain(whole.end..outputs);
+        let mut ahead = ahead.chunks(ahead.len().div_ceil(inputs.len().max(1)).max(1));
+        // Those in the middle together, those at the edges one by one.
+        let parts = std::iter::once((whole.clone(), false)).chain(edges.map(|x| (x..x + 1, true)));
+        for (part, is_edge) in parts.filter(|(part, _)| !part.is_empty()) {
+            let across = Across::new::<S>(part.len(), output.columns);
+            for index in 0..across.tiles() {
+                let place = across.place(index);
+                let column = first_column + place.column;
+                let mut tile = Tile {
+                    steps: 0,
+                    half_step: false,
+                    a_row: stride * channels * VALUE,
+                    a_step: VALUE,
+                    b_step: width * VALUE,
+                    b_others: place.panels_away::<S>(filter.k() * width) * VALUE as isize,
+                    c_row: output.stride,
+                    columns: place.columns,
+                    others: place.others,
+                    accumulate: false,
+                    bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
+                    clamp: epilogue.clamp,
+                    lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
+                    ahead: Panels::one(filter.data.as_ptr(), 0),
+                    next: filter.data.as_ptr(),
+                    next_len: 0,
+                };
+                for (y, rows) in inputs.iter().enumerate() {
+                    // (At the first panel; what is asked for then is there.)
+                    let next = ahead.next().unwrap_or_default();
+                    (tile.next, tile.next_len) = (next.as_ptr(), next.len());
+                    let (segments, count) = self.segments(rows, part.start * stride, is_edge);
+                    tile.steps = 9 * channels / count;
+                    let pixel = y * outputs + part.start;
+                    let to = output.data.wrapping_add(pixel * output.stride + place.column);
+                    // SAFETY: `convolve_rows` checked inputs, panels and bias, and that the output has
+                    // so many rows of its stride.
+                    unsafe {
+                        let b = filter.data.as_ptr().add(column * filter.k());
+                        tile.down::<S, _>(s, part.len(), &segments[..count], b, to);
                     }
-                }
-                let to = output.data.wrapping_add(y * outputs * output.stride + place.column);
-                // SAFETY: `convolve_rows` checked inputs, panels and bias, and that the output has
-                // so many rows of its stride.
-                unsafe {
-                    let b = filter.data.as_ptr().add(column * filter.k());
-                    tile.down::<S, _>(s, outputs, &segments[..3 * runs], b, to);
                 }
             }
         }

@@ -43,6 +43,16 @@ impl<'a, T> MatrixRef<'a, T> {
         check(data.len(), rows, columns, stride);
         Self { data, rows, columns, stride }
     }
+
+    /// Some of its columns.
+    ///
+    /// # Panics
+    /// If it does not have them.
+    pub fn some_columns(&self, columns: Range<usize>) -> Self {
+        assert!(columns.start <= columns.end && columns.end <= self.columns, "columns {columns:?}");
+        let data = if self.rows == 0 { self.data } else { &self.data[columns.start..] };
+        Self { data, columns: columns.len(), ..*self }
+    }
 }
 
 /// A row-major matrix to write, inside a slice.
@@ -79,7 +89,7 @@ impl<'a, T> MatrixMut<'a, T> {
     }
 
     /// The same matrix, lent.
-    pub(crate) fn reborrow(&mut self) -> MatrixMut<'_, T> {
+    pub fn reborrow(&mut self) -> MatrixMut<'_, T> {
         MatrixMut { slice: PhantomData, ..*self }
     }
 }
@@ -269,12 +279,23 @@ impl Epilogue<'_> {
 /// Memory that the caller of a product reads or writes after it. It is asked for while the product
 /// is at work, which leaves the memory idle: what comes next then finds it in the cache.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ahead<'a>(pub [&'a [f32]; 2]);
+pub struct Ahead<'a> {
+    /// The one, then the other.
+    pub values: [&'a [f32]; 2],
+    /// Whether a product of the same rows with as many columns of B behind these follows, if there are any: what it
+    /// begins with is asked for.
+    pub columns: bool,
+}
 
-impl Ahead<'_> {
+impl<'a> Ahead<'a> {
+    /// Values that are asked for, the one, then the other.
+    pub fn of(values: [&'a [f32]; 2]) -> Self {
+        Self { values, columns: false }
+    }
+
     /// The share of one of `panels` panels of columns: where it begins and how many values it has.
     fn share(&self, panel: usize, panels: usize) -> (*const f32, usize) {
-        let Self([first, second]) = self;
+        let [first, second] = self.values;
         // Each part is asked for during its share of the panels.
         let total = first.len() + second.len();
         let turn = if total == 0 { 0 } else { (panels * first.len()).div_ceil(total) };
@@ -295,7 +316,15 @@ impl Ahead<'_> {
 /// # Panics
 /// If shapes do not fit, or `first_column` is not a multiple of [`column_step`].
 pub fn gemm(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
-    gemm_ahead(a, b, first_column, c, epilogue, Ahead::default());
+    checked(a, b, first_column, c, epilogue, Ahead::default(), false);
+}
+
+/// C = epilogue(C + A·B), as [`gemm`]: the product is complete before it is added.
+///
+/// # Panics
+/// As [`gemm`].
+pub fn gemm_accumulate(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
+    checked(a, b, first_column, c, epilogue, Ahead::default(), true);
 }
 
 /// [`gemm`], which asks for `ahead` meanwhile.
@@ -310,6 +339,18 @@ pub fn gemm_ahead(
     epilogue: Epilogue,
     ahead: Ahead,
 ) {
+    checked(a, b, first_column, c, epilogue, ahead, false);
+}
+
+fn checked(
+    a: MatrixRef,
+    b: &PackedB,
+    first_column: usize,
+    c: MatrixMut,
+    epilogue: Epilogue,
+    ahead: Ahead,
+    accumulate: bool,
+) {
     let width = panel_width(b.isa);
     assert_eq!(a.columns, b.k, "columns of A against rows of B");
     assert_eq!(a.rows, c.rows, "rows of A against rows of C");
@@ -317,7 +358,7 @@ pub fn gemm_ahead(
     epilogue.check(b.n);
     // SAFETY: the constructors of the matrices checked their extents; the panels from
     // `first_column` on cover C's columns, and the epilogue's values cover them too.
-    unsafe { dispatch(b.isa, Gemm { a, b, first_column, c, epilogue, ahead }) }
+    unsafe { dispatch(b.isa, Gemm { a, b, first_column, c, epilogue, ahead, accumulate }) }
 }
 
 /// Columns of B that share a panel: the granularity of [`gemm`]'s `first_column`.
@@ -332,6 +373,7 @@ struct Gemm<'a> {
     c: MatrixMut<'a>,
     epilogue: Epilogue<'a>,
     ahead: Ahead<'a>,
+    accumulate: bool,
 }
 
 impl Kernel for Gemm<'_> {
@@ -339,12 +381,13 @@ impl Kernel for Gemm<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { a, b, first_column, c, epilogue, ahead: touched } = self;
+        let Self { a, b, first_column, c, epilogue, ahead: touched, accumulate } = self;
         let c_data = c.data;
         let width = S::LANES * TILE_VECTORS;
         let k_blocks = b.k.div_ceil(K_BLOCK).max(1);
         let across = Across::new::<S>(a.rows, c.columns);
         let tiles = across.tiles();
+        let behind = if touched.columns { b.n - first_column - c.columns } else { 0 };
         for block in 0..k_blocks {
             let k0 = block * K_BLOCK;
             let last = block + 1 == k_blocks;
@@ -367,6 +410,9 @@ impl Kernel for Gemm<'_> {
                     panels(block, across.place(index + 1))
                 } else if !last {
                     panels(block + 1, across.place(0))
+                } else if behind > 0 {
+                    let place = Across::new::<S>(a.rows, c.columns.min(behind)).place(0);
+                    panels(0, Place { column: c.columns + place.column, ..place })
                 } else {
                     // (An address without memory behind it would cost a walk through the page tables.)
                     Panels::one(panel(block, place.column), 0)
@@ -382,7 +428,7 @@ impl Kernel for Gemm<'_> {
                     c_row: c.stride,
                     columns: place.columns,
                     others: place.others,
-                    accumulate: block > 0,
+                    accumulate: accumulate || block > 0,
                     bias: epilogue.bias.filter(|_| last).map(|bias| bias[column..].as_ptr()),
                     clamp: epilogue.clamp.filter(|_| last),
                     lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
@@ -446,14 +492,14 @@ impl Kernel for TransposedGemm<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { a, b, c, ahead: Ahead([first, second]) } = self;
+        let Self { a, b, c, ahead: Ahead { values: [first, second], .. } } = self;
         let c_data = c.data;
         let across = Across::new::<S>(c.rows, c.columns);
         let tiles = across.tiles();
         for index in 0..tiles {
             let place = across.place(index);
-            let (ahead, ahead_len) = Ahead([first, &[]]).share(index, tiles);
-            let (next, next_len) = Ahead([second, &[]]).share(index, tiles);
+            let (ahead, ahead_len) = Ahead::of([first, &[]]).share(index, tiles);
+            let (next, next_len) = Ahead::of([second, &[]]).share(index, tiles);
             let others = place.others.map_or(0, |others| others.column * VALUE as isize);
             let tile = Tile {
                 steps: a.rows,

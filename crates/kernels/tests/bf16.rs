@@ -9,7 +9,7 @@ use mobilenet_kernels::bf16::conv::{ConvFilter, convolve_rows};
 use mobilenet_kernels::bf16::{
     PackedBf16, assume_few_tile_registers, column_step, gemm, gemm_transposed_accumulate, padded_stride,
 };
-use mobilenet_kernels::conv::ConvGeometry;
+use mobilenet_kernels::conv::{ConvGeometry, Unpadded};
 use mobilenet_kernels::depthwise::Present;
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef, column_blocks};
 use mobilenet_kernels::parallel::Pool;
@@ -318,9 +318,6 @@ fn first_convolutions_of_rows_without_padding() {
         let weight = random.values(outputs * 9 * CHANNELS);
         let filter =
             ConvFilter::new(isa, (CHANNELS, 1), outputs, |row, out| weight[out * 9 * CHANNELS + row]);
-        if !filter.takes_unpadded() {
-            continue;
-        }
         for (width, stride) in [(1_usize, 1), (1, 2), (2, 1), (2, 2), (3, 2), (17, 1), (17, 2), (64, 2)] {
             for (left, right) in [(0, 0), (1, 1), (0, 1), (2, 2), (4, 5)] {
                 let Some(last) = (left + width + right).checked_sub(3) else { continue };
@@ -336,15 +333,17 @@ fn first_convolutions_of_rows_without_padding() {
                     .collect();
                 let pixels = last / stride + 1;
                 let geometry = ConvGeometry { outputs: pixels, channels: CHANNELS, stride, dilation: 1 };
-                let convolve = |present, rows: [&[f32]; 3]| {
+                let convolve = |unpadded, rows: [&[f32]; 3]| {
                     let mut y = vec![SENTINEL; pixels * outputs];
                     let c = MatrixMut::new(&mut y, pixels, outputs, outputs);
                     let scratch = &mut Buffer::default();
-                    convolve_rows((geometry, present), &[rows], &filter, 0, c, Epilogue::default(), scratch);
+                    convolve_rows((geometry, unpadded), &[rows], &filter, 0, c, Epilogue::default(), scratch);
                     y
                 };
                 let expected = convolve(None, [&padded[0], &padded[1], &padded[2]]);
-                let found = convolve(Some(Present { left, count: width }), [rows[0], rows[1], rows[2]]);
+                let present = Present { left, count: width };
+                let unpadded = Unpadded { present, beyond: &[0.0; CHANNELS], ahead: &[] };
+                let found = convolve(Some(unpadded), [rows[0], rows[1], rows[2]]);
                 let what = format!("{} {left}+{width}+{right} stride {stride}", isa.name());
                 assert_eq!(found, expected, "{what}");
             }

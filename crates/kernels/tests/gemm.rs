@@ -3,8 +3,8 @@
 mod support;
 
 use mobilenet_kernels::gemm::{
-    Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, column_blocks, column_step, gemm, gemm_ahead,
-    gemm_transposed_accumulate, padded_stride,
+    Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, column_blocks, column_step, gemm, gemm_accumulate,
+    gemm_ahead, gemm_transposed_accumulate, padded_stride,
 };
 use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Clamp, Isa};
@@ -120,6 +120,36 @@ fn long_sums_cross_blocks() {
     });
 }
 
+/// A sum in two parts, the second of which ends it.
+#[test]
+fn products_are_added_to_what_is_there() {
+    on_every_isa(|isa| {
+        for (rows, k, n) in [(1, 96, 1000), (1, 7, 70), (5, 40, 33), (30, 20, 170), (29, 600, 96)] {
+            let what = format!("{} {rows}x{k}x{n} added", isa.name());
+            let mut random = Random((rows * k + n) as u64);
+            let first = 1 + k / 3;
+            let (a, weight, bias) = (random.values(rows * k), random.values(n * k), random.values(n));
+            let mut c = vec![SENTINEL; rows * n];
+            let whole = MatrixRef::new(&a, rows, k, k);
+            for steps in [0..first, first..k] {
+                let rows_of: Vec<f32> =
+                    weight.chunks_exact(k).flat_map(|row| row[steps.clone()].to_vec()).collect();
+                let mut packed = PackedB::new(isa, steps.len(), n);
+                packed.pack_transposed(&rows_of);
+                let (a, c) = (whole.some_columns(steps.clone()), MatrixMut::new(&mut c, rows, n, n));
+                match steps.start {
+                    0 => gemm(a, &packed, 0, c, Epilogue::default()),
+                    _ => gemm_accumulate(a, &packed, 0, c, epilogue(End::Clamped, &bias, &[])),
+                }
+            }
+            let (a, weight, bias) = (widen(&a), widen(&weight), widen(&bias));
+            let exact = activation::relu(&dense::linear(&a, &weight, &bias, k), Some(0.75));
+            let magnitude = dense::linear(&magnitudes(&a), &magnitudes(&weight), &magnitudes(&bias), k);
+            assert_within(&what, &c, &exact, &magnitude, k + k.div_ceil(384) + 4);
+        }
+    });
+}
+
 #[test]
 fn empty_products_are_the_bias() {
     on_every_isa(|isa| {
@@ -215,7 +245,7 @@ fn check_transposed(isa: Isa, rows: usize, m: usize, n: usize, seed: u64) {
         MatrixRef::new(&spread_a, rows, m, a_stride),
         MatrixRef::new(&spread_b, rows, n, b_stride),
         MatrixMut::new(&mut c, m, n, c_stride),
-        Ahead([&spread_a, &[]]),
+        Ahead::of([&spread_a, &[]]),
     );
     let found = without_gaps(&c, m, n, c_stride);
 
@@ -233,7 +263,7 @@ fn check_transposed(isa: Isa, rows: usize, m: usize, n: usize, seed: u64) {
 #[test]
 fn what_is_asked_for_ahead_changes_nothing() {
     on_every_isa(|isa| {
-        let (m, k, n) = (17, 400, 70);
+        let (m, k, n) = (30, 400, 300);
         let mut random = Random(3);
         let (a, next) = (random.values(m * k), random.values(1000));
         let mut b = PackedB::new(isa, k, n);
@@ -242,11 +272,23 @@ fn what_is_asked_for_ahead_changes_nothing() {
         let a = MatrixRef::new(&a, m, k, k);
         gemm(a, &b, 0, MatrixMut::new(&mut expected, m, n, n), Epilogue::default());
         for (first, second) in [(0, 1000), (1000, 0), (1, 999), (500, 500), (3, 0), (0, 0)] {
-            let ahead = Ahead([&next[..first], &next[..second]]);
+            let ahead = Ahead::of([&next[..first], &next[..second]]);
             let mut found = vec![0.0; m * n];
             let c = MatrixMut::new(&mut found, m, n, n);
             gemm_ahead(a, &b, 0, c, Epilogue::default(), ahead);
             assert_eq!(found, expected, "{}", isa.name());
+        }
+        // What is behind some of the columns: as many, fewer, or nothing.
+        let step = column_step(isa);
+        for block in [step, 2 * step, 3 * step, n.next_multiple_of(step)] {
+            let mut found = vec![0.0; m * n];
+            for first in (0..n).step_by(block) {
+                let columns = block.min(n - first);
+                let c = MatrixMut::new(&mut found[first..], m, columns, n);
+                let ahead = Ahead { columns: true, ..Ahead::default() };
+                gemm_ahead(a, &b, first, c, Epilogue::default(), ahead);
+            }
+            assert_eq!(found, expected, "{} in blocks of {block}", isa.name());
         }
     });
 }

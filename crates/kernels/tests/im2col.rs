@@ -3,7 +3,8 @@
 mod support;
 
 use mobilenet_kernels::Isa;
-use mobilenet_kernels::conv::{ConvGeometry, convolve_rows};
+use mobilenet_kernels::conv::{ConvGeometry, Unpadded, convolve_rows};
+use mobilenet_kernels::depthwise::Present;
 use mobilenet_kernels::gemm::{
     Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, column_step, gemm, gemm_transposed_accumulate,
     padded_stride,
@@ -80,12 +81,28 @@ fn check(isa: Isa, (inputs, outputs): (usize, usize), g: Geometry, strip: usize,
         .collect();
     let mut by_rows = vec![0.0; pixels * outputs];
     let out = MatrixMut::new(&mut by_rows, pixels, outputs, outputs);
-    convolve_rows(geometry, &rows, &forward, 0, out, Epilogue::default());
+    convolve_rows((geometry, None), &rows, &forward, 0, out, Epilogue::default());
+    // Rows as they are, without padding.
+    let nothing = vec![0.0; g.width * inputs];
+    let unpadded: Vec<[&[f32]; 3]> = (0..windows.outputs_high())
+        .map(|y| {
+            [0, 1, 2].map(|k| match (y * g.stride + k * g.dilation).checked_sub(g.pads.top) {
+                Some(y) if y < g.height => &x[y * g.width * inputs..][..g.width * inputs],
+                _ => &nothing,
+            })
+        })
+        .collect();
+    let present = Present { left: g.pads.left, count: g.width };
+    let mut found = vec![SENTINEL; pixels * outputs];
+    let out = MatrixMut::new(&mut found, pixels, outputs, outputs);
+    let as_it_is = Unpadded { present, beyond: &nothing[..inputs], ahead: &x[x.len() / 2..] };
+    convolve_rows((geometry, Some(as_it_is)), &unpadded, &forward, 0, out, Epilogue::default());
+    assert_eq!(found, by_rows, "{what}: without padding");
     let second = column_step(isa);
     if second < outputs {
         let mut found = vec![SENTINEL; pixels * outputs];
         let out = MatrixMut::new(&mut found, pixels, outputs - second, outputs);
-        convolve_rows(geometry, &rows, &forward, second, out, Epilogue::default());
+        convolve_rows((geometry, None), &rows, &forward, second, out, Epilogue::default());
         for (found, expected) in found.chunks(outputs).zip(by_rows.chunks(outputs)) {
             assert_eq!(found[..outputs - second], expected[second..], "{what}: columns");
             assert!(found[outputs - second..].iter().all(|&v| v == SENTINEL), "{what}: beside them");

@@ -139,6 +139,32 @@ fn an_image_does_not_know_of_its_batch() {
     }
 }
 
+/// One image's last product and its classifier are one piece of work, and each a piece of its own while layers are
+/// timed and in a batch; with maps large enough for every form of tile.
+#[test]
+fn one_image_has_the_logits_that_it_has_in_a_batch() {
+    let large = Architecture { resolution: 192, ..architecture() };
+    let weights = Weights::random(&large, 7).unwrap();
+    let images = images(2, 192);
+    let first = Tensor::new(&[1, 192, 192, 3], images.rows().next().unwrap().to_vec()).unwrap();
+    for precision in [Precision::F32, Precision::Bf16] {
+        for isa in Isa::testable() {
+            let mut found = Vec::new();
+            for threads in [1, 3] {
+                let options =
+                    CpuOptions { threads: Some(threads), isa: Some(isa), precision, ..CpuOptions::default() };
+                let mut executor = CpuExecutor::new(&large, &weights, &options).unwrap();
+                let one = executor.infer(&first).unwrap();
+                let both = executor.infer(&images).unwrap();
+                executor.time_layers();
+                found.extend([one, executor.infer(&first).unwrap()].map(|logits| logits.data().to_vec()));
+                found.push(both.rows().next().unwrap().to_vec());
+            }
+            assert!(found.iter().all(|logits| logits == &found[0]), "{} {precision:?}", isa.name());
+        }
+    }
+}
+
 #[test]
 fn another_resolution_is_refused_and_another_executor_takes_it() {
     let mut small = executor(2, None);

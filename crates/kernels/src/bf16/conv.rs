@@ -11,7 +11,8 @@ use super::tiles::K_STEP;
 #[cfg(target_arch = "x86_64")]
 use super::{PackedBf16, gemm};
 use crate::buffer::Buffer;
-use crate::conv::{self, ConvGeometry};
+use crate::conv::{self, ConvGeometry, Unpadded};
+#[cfg(target_arch = "x86_64")]
 use crate::depthwise::Present;
 #[cfg(target_arch = "x86_64")]
 use crate::element;
@@ -55,21 +56,15 @@ impl ConvFilter {
         packed.pack_with(value);
         Self(Packed::Wide(packed))
     }
-
-    /// Whether input rows need no padding.
-    pub fn takes_unpadded(&self) -> bool {
-        !matches!(self.0, Packed::Wide(_))
-    }
 }
 
-/// [`conv::convolve_rows`] with a filter in bf16. In tiles the inputs are rounded to bf16 as well. With `present`,
-/// input rows have no pixels but those that it says, which a filter has to take ([`ConvFilter::takes_unpadded`]).
+/// [`conv::convolve_rows`] with a filter in bf16. In tiles the inputs are rounded to bf16 as well.
 ///
 /// # Panics
-/// As [`conv::convolve_rows`], and if the filter does not take such rows.
+/// As [`conv::convolve_rows`].
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 pub fn convolve_rows<C: Element>(
-    (geometry, present): (ConvGeometry, Option<Present>),
+    (geometry, unpadded): (ConvGeometry, Option<Unpadded>),
     inputs: &[[&[f32]; 3]],
     filter: &ConvFilter,
     first_column: usize,
@@ -79,11 +74,11 @@ pub fn convolve_rows<C: Element>(
 ) {
     match &filter.0 {
         Packed::Wide(filter) => {
-            assert!(present.is_none(), "rows without padding, with a filter that needs it");
-            conv::convolve_rows(geometry, inputs, filter, first_column, output, epilogue);
+            conv::convolve_rows((geometry, unpadded), inputs, filter, first_column, output, epilogue);
         }
         #[cfg(target_arch = "x86_64")]
         Packed::Tiles(filter) => {
+            let present = unpadded.map(|unpadded| unpadded.present);
             in_tiles((geometry, present), inputs, filter, first_column, output, epilogue, scratch);
         }
     }
@@ -140,16 +135,11 @@ fn in_tiles<C: Element>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
 unsafe fn gather(geometry: ConvGeometry, present: Present, rows: [*const bf16; 3], patches: *mut bf16) {
     let ConvGeometry { outputs, channels, stride, .. } = geometry;
-    // Outputs all of whose pixels are there.
-    let first = present.left.div_ceil(stride).min(outputs);
-    let end = match (present.left + present.count).checked_sub(3) {
-        Some(last) => (last / stride + 1).clamp(first, outputs),
-        None => first,
-    };
+    let whole = geometry.whole(present);
     let all = ((1u64 << (9 * channels)) - 1) as u32;
     // SAFETY: the caller's promises; of the others only those pixels are read that are there.
     unsafe {
-        for output in (0..first).chain(end..outputs) {
+        for output in (0..whole.start).chain(whole.end..outputs) {
             let mut lanes = 0;
             for pixel in (0..3)
                 .filter(|k| (present.left..present.left + present.count).contains(&(output * stride + k)))
@@ -160,7 +150,7 @@ unsafe fn gather(geometry: ConvGeometry, present: Present, rows: [*const bf16; 3
             }
             patch(geometry, present, rows, lanes, output, patches);
         }
-        for output in first..end {
+        for output in whole {
             patch(geometry, present, rows, all, output, patches);
         }
     }

@@ -12,8 +12,8 @@ use mobilenet_kernels::parallel::{Pool, Shares, chunks, ranges};
 use mobilenet_kernels::{Buffer, Clamp, Element, Isa, element, pooling};
 
 use super::plan::{Plan, Stage};
-use super::precision::{Number, Precision};
-use super::stage::{self, Later, Padded};
+use super::precision::{Next, Number, Precision};
+use super::stage::{self, Copied, Later};
 use super::strip::{self, Kept, depth_first, output_stride};
 use super::timing::{CLASSIFIER, Pass, Timing};
 use super::{Classifier, Conv, CpuExecutor, Engine, Images, Input, Stored};
@@ -64,6 +64,8 @@ pub(super) struct InferenceIn<E: Number> {
     maps: [Buffer<E::Map>; 2],
     /// What the classifier reads.
     pooled: Buffer<E>,
+    /// The parts of one image's logits that some features each have.
+    partial: Buffer,
     /// One a thread.
     memory: Vec<Memory<E>>,
     /// The threads' shares of each stage's work on one image (of those taken depth first, with the last one's).
@@ -82,7 +84,7 @@ struct Memory<E: Number> {
     patches: Buffer<E>,
     /// Patches of several images.
     gathered: Buffer<E>,
-    padded: Padded<E>,
+    copied: Copied<E>,
     end: Mean,
 }
 
@@ -100,7 +102,7 @@ impl<E: Number> Default for Memory<E> {
             maps: Default::default(),
             patches: Buffer::default(),
             gathered: Buffer::default(),
-            padded: Padded::default(),
+            copied: Copied::default(),
             end: Mean::default(),
         }
     }
@@ -202,6 +204,7 @@ impl<E: Number> InferenceIn<E> {
             plan: Plan::new(isa, clamp),
             maps: Default::default(),
             pooled: Buffer::default(),
+            partial: Buffer::default(),
             memory: std::iter::repeat_with(Memory::default).take(threads).collect(),
             shares: Vec::new(),
             groups: Vec::new(),
@@ -220,6 +223,12 @@ impl<E: Number> InferenceIn<E> {
         let batch = input.batch();
         let stages = if matches!(input, Input::Images(_)) { network.stages() } else { 0 };
         self.plan.fold(network, stages, true);
+        if let Input::Images(image) = input
+            && batch == 1
+            && let Some(logits) = self.logits_of_one(network, image)
+        {
+            return logits;
+        }
         let mut pooled = std::mem::take(&mut self.pooled);
         let rows = &mut pooled.at_least(batch * stride)[..batch * stride];
         self.pool(network, input, (rows, stride));
@@ -234,12 +243,60 @@ impl<E: Number> InferenceIn<E> {
             let columns = gemm::column_blocks(logits.data_mut(), (outputs, outputs), block);
             engine.pool.run(outputs.div_ceil(block), &mut engine.scratch, columns, |item, _, output| {
                 let a = MatrixRef::new(&*rows, batch, features, stride);
-                E::multiply_to_f32(a, packed, item * block, output, epilogue);
+                E::classify(a, packed, item * block, output, epilogue);
             });
         }
         timing.stop(start, Pass::Infer, CLASSIFIER);
         self.pooled = pooled;
         logits
+    }
+
+    /// The logits of one image, where that is the faster way: the classifier takes the features of some channels as
+    /// soon as the last product has given these. Its weights are many beside its arithmetic; so they come from
+    /// memory while a product is at work, which leaves that idle, and there are few enough of them at a time to stay
+    /// in the cache until they are read.
+    fn logits_of_one(&mut self, network: &mut Network, image: Images) -> Option<Tensor> {
+        let Network { engine, timing, parameters, classifier, .. } = network;
+        let Self { plan, maps, partial, memory, shares, .. } = self;
+        let last = plan.stages.len().checked_sub(1)?;
+        let (stage, packed) = (&plan.stages[last], plan.classifier.as_ref()?);
+        let block = E::CLASSIFIER_BLOCK?;
+        // (Layers can be told apart only where one follows the other.)
+        if timing.is_on() || !has_few_pixels(stage) || depth_first(&plan.stages) > last {
+            return None;
+        }
+        let depthwise = stage.depthwise.as_ref()?;
+        shares.resize_with(plan.stages.len().max(shares.len()), Shares::default);
+        spread_image(plan, (&plan.stages, last), (&engine.pool, shares, memory), timing, image, maps);
+        let (outputs, blocks) = (classifier.outputs, E::classifier_blocks(packed));
+        let partial = &mut partial.at_least(blocks.len() * outputs)[..blocks.len() * outputs];
+        let Shape { height, width, channels } = stage.layer.output;
+        let (pixels, map) = (height * width, stage.map(&maps[0]));
+        let parts = chunks(&mut *partial, outputs);
+        engine.pool.run_shares(&mut shares[last], blocks.len(), memory, parts, |share, memory, partial| {
+            let Memory { patches, gathered, maps: [output, _], end, .. } = memory;
+            let first = share.start * block;
+            let patches = stage.make_patches(plan, depthwise, &mut { map }, 0..height, first, patches);
+            for (at, partial) in share.clone().zip(partial.chunks_exact_mut(outputs)) {
+                let columns = at * block..channels.min((at + 1) * block);
+                let output = &mut output.at_least(pixels * block)[..pixels * columns.len()];
+                let c = MatrixMut::new(&mut *output, pixels, columns.len(), columns.len());
+                let next = Next { weights: E::panels(&blocks[at], 0), map: &[], columns: at + 1 < share.end };
+                stage.multiply(plan, patches, pixels, (columns.start, c), next);
+                let centre = stage.centre.as_deref().map(|centre| &centre[columns.clone()]);
+                let features = &mut gathered.at_least(block)[..columns.len()];
+                End::Pool(columns.len()).write(plan.isa, (output, centre), end, features);
+                let a = MatrixRef::new(features, 1, columns.len(), columns.len());
+                let c = MatrixMut::new(partial, 1, outputs, outputs);
+                E::multiply_to_f32(a, &blocks[at], 0, c, Epilogue::default());
+            }
+        });
+        let mut parts = partial.chunks_exact(outputs);
+        let mut logits = parts.next()?.to_vec();
+        for part in parts.chain([&parameters[classifier.bias].value[..]]) {
+            logits.iter_mut().zip(part).for_each(|(logit, part)| *logit += part);
+        }
+        Some(Tensor::new(&[1, outputs], logits).expect("as many logits as outputs"))
     }
 
     /// Writes what the classifier reads to rows of `output` that are `stride` apart.
@@ -293,21 +350,16 @@ impl<E: Number> InferenceIn<E> {
                 });
             });
         }
-        let stride_of = |index: usize| output_stride(&stages[index], stages.get(index + 1));
         for image in done..batch {
-            let [current, next] = &mut *maps;
-            let start = timing.start();
-            let threads = (&engine.pool, &mut shares[first - 1], &mut memory[..]);
-            spread_strip(plan, &stages[..first], threads, images.one(image), (next, stride_of(first - 1)));
-            timing.stop(start, Pass::Infer, &stages[first - 1].layer.name);
-            std::mem::swap(current, next);
-            for (index, stage) in stages.iter().enumerate().skip(first) {
-                let start = timing.start();
-                let threads = (&engine.pool, &mut shares[index], &mut memory[..]);
-                stage.spread(plan, threads, current, (next, stride_of(index)));
-                timing.stop(start, Pass::Infer, &stage.layer.name);
-                std::mem::swap(current, next);
-            }
+            spread_image(
+                plan,
+                (stages, stages.len()),
+                (&engine.pool, shares, memory),
+                timing,
+                images.one(image),
+                maps,
+            );
+            let current = &maps[0];
             let (last, centre) =
                 stages.last().map_or((0, None), |stage| (stage.layer.output.len(), stage.centre.as_deref()));
             let row = &mut output[image * stride..][..stride];
@@ -358,7 +410,7 @@ fn run_group<E: Number>(
     memory: &mut Memory<E>,
     mut finish: impl FnMut(usize, &[E::Map], &mut Mean),
 ) {
-    let Memory { kept, maps: [current, next], patches, gathered, padded, end } = memory;
+    let Memory { kept, maps: [current, next], patches, gathered, copied, end } = memory;
     let count = images.count();
     // From here on the product's rows are those of all images.
     let few = |stage: &Stage<E>| stage.is_small() && stage.depthwise.is_some();
@@ -377,10 +429,10 @@ fn run_group<E: Number>(
             let Shape { height, width, .. } = stage.layer.output;
             let stride = stride_of(index);
             let output = next.at_least(height * width * stride);
-            padded.start(0);
+            copied.start(0);
             let mut map = stage.map(current);
             let input = stage::Input::Rows(&mut map);
-            stage.rows(plan, input, 0..height, (output, stride), (&mut *patches, &mut *padded));
+            stage.rows(plan, input, 0..height, (output, stride), (&mut *patches, &mut *copied));
             std::mem::swap(current, next);
         }
         match stages.get(together) {
@@ -393,7 +445,7 @@ fn run_group<E: Number>(
         let (pixels, stride) = (count * height * width, stride_of(index));
         let output = next.at_least(pixels * stride);
         let output = MatrixMut::new(output, pixels, channels, stride);
-        stage.multiply(plan, gathered, pixels, (0, output), &[]);
+        stage.multiply(plan, gathered, pixels, (0, output), Next::default());
         std::mem::swap(current, next);
         for (image, map) in current[..pixels * stride].chunks_exact(height * width * stride).enumerate() {
             match stages.get(index + 1) {
@@ -413,6 +465,32 @@ fn rows_of_share(height: usize, threads: usize) -> usize {
     /// Groups for each thread.
     const GROUPS: usize = 7;
     (height / (GROUPS * threads)).max(1)
+}
+
+/// Takes one image through the first `end` of some stages, each shared out over the threads. The last map is then in
+/// the first of `maps`.
+fn spread_image<E: Number>(
+    plan: &Plan<E>,
+    (stages, end): (&[Stage<E>], usize),
+    (pool, shares, memory): (&Pool, &mut [Shares], &mut [Memory<E>]),
+    timing: &mut Timing,
+    image: Images,
+    [current, next]: &mut [Buffer<E::Map>; 2],
+) {
+    let stride_of = |index: usize| output_stride(&stages[index], stages.get(index + 1));
+    // Layers can be told apart only where one follows the other.
+    let first = if timing.is_on() { 1 } else { depth_first(&stages[..end]) };
+    for index in first - 1..end {
+        let start = timing.start();
+        let (threads, output) = ((pool, &mut shares[index], &mut *memory), (&mut *next, stride_of(index)));
+        if index < first {
+            spread_strip(plan, &stages[..first], threads, image, output);
+        } else {
+            stages[index].spread(plan, threads, current, output);
+        }
+        timing.stop(start, Pass::Infer, &stages[index].layer.name);
+        std::mem::swap(current, next);
+    }
 }
 
 /// Takes one image through the stages, the output rows of the last one shared out over the threads. At the
@@ -451,23 +529,23 @@ impl<E: Number> Stage<E> {
             let block = E::column_step(plan.isa);
             let columns = gemm::column_blocks(output, (channels, stride), block);
             pool.run_shares(shares, channels.div_ceil(block), memory, columns, |share, memory, output| {
-                let Memory { patches, padded, .. } = memory;
-                padded.start(0);
+                let Memory { patches, copied, .. } = memory;
+                copied.start(0);
                 let mut map = map;
                 let input = stage::Input::Rows(&mut map);
                 let rows = (0..height, Later::Values(&[]));
-                self.product(plan, input, rows, (share.start * block, output), (patches, padded));
+                self.product(plan, input, rows, (share.start * block, output), (patches, copied));
             });
             return;
         }
         let rows = rows_of_share(height, threads);
         let parts = chunks(output, rows * width * stride);
         pool.run_shares(shares, height.div_ceil(rows), memory, parts, |share, memory, output| {
-            let Memory { patches, padded, .. } = memory;
+            let Memory { patches, copied, .. } = memory;
             let rows = share.start * rows..height.min(share.end * rows);
-            padded.start(self.reach(rows.start).start);
+            copied.start(self.reach(rows.start).start);
             let mut map = map;
-            self.rows(plan, stage::Input::Rows(&mut map), rows, (output, stride), (patches, padded));
+            self.rows(plan, stage::Input::Rows(&mut map), rows, (output, stride), (patches, copied));
         });
     }
 

@@ -15,7 +15,7 @@ pub(super) struct Plan<E: Number> {
     pub isa: Isa,
     pub clamp: Clamp,
     pub stages: Vec<Stage<E>>,
-    pub classifier: Option<E::Packed>,
+    pub classifier: Option<E::Classifier>,
     /// A row of zeros, as long as any row that a depthwise layer reads.
     pub zeros: Buffer<E::Map>,
 }
@@ -96,7 +96,7 @@ impl<E: Number> Plan<E> {
                     .map_or(Part::None, |stage| Part::Stage(Box::new(stage))),
                 (None, Some(classifier)) => {
                     let shape = (classifier.outputs, classifier.features);
-                    Part::Classifier(E::pack(isa, shape, &parameters[classifier.weight].value, None))
+                    Part::Classifier(E::pack_classifier(isa, shape, &parameters[classifier.weight].value))
                 }
                 (None, None) => Part::None,
             };
@@ -118,7 +118,7 @@ impl<E: Number> Plan<E> {
 enum Part<E: Number> {
     None,
     Stage(Box<Stage<E>>),
-    Classifier(E::Packed),
+    Classifier(E::Classifier),
 }
 
 /// The convolutions of a stage, the one before it and the one behind it.

@@ -3,8 +3,7 @@
 use half::{bf16, f16};
 use mobilenet_kernels::bf16::conv::ConvFilter;
 use mobilenet_kernels::bf16::{self as products, PackedBf16};
-use mobilenet_kernels::conv::{self, ConvGeometry};
-use mobilenet_kernels::depthwise::Present;
+use mobilenet_kernels::conv::{self, ConvGeometry, Unpadded};
 use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
 use mobilenet_kernels::{Buffer, Element, Isa};
 use serde::{Deserialize, Serialize};
@@ -46,6 +45,22 @@ impl std::str::FromStr for Precision {
     }
 }
 
+/// What is read after a product.
+pub(super) struct Next<'a, E: Number> {
+    /// Weights,
+    pub weights: &'a [E],
+    /// values of a map,
+    pub map: &'a [E::Map],
+    /// or what follows the product's columns in its filter.
+    pub columns: bool,
+}
+
+impl<E: Number> Default for Next<'_, E> {
+    fn default() -> Self {
+        Self { weights: &[], map: &[], columns: false }
+    }
+}
+
 /// A type that feature maps can be kept in, with the products that belong to it.
 pub(super) trait Number: Element {
     /// What the feature maps of inference are kept in, which depthwise convolutions read.
@@ -64,12 +79,9 @@ pub(super) trait Number: Element {
     /// The filter `value([ky][kx][in], out)` of a full convolution.
     fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> Self::ConvFilter;
 
-    /// Whether the input rows of this filter need no padding.
-    fn takes_unpadded(filter: &Self::ConvFilter) -> bool;
-
-    /// See [`conv::convolve_rows`] and, where [`Number::takes_unpadded`], [`products::conv::convolve_rows`].
+    /// See [`conv::convolve_rows`] and [`products::conv::convolve_rows`].
     fn convolve_rows<C: Element>(
-        geometry: (ConvGeometry, Option<Present>),
+        geometry: (ConvGeometry, Option<Unpadded>),
         inputs: &[[&[f32]; 3]],
         filter: &Self::ConvFilter,
         first_column: usize,
@@ -87,8 +99,11 @@ pub(super) trait Number: Element {
     /// Depthwise outputs for each value of the weights that is asked for while they are computed, if it is.
     const OUTPUTS_AHEAD: Option<usize>;
 
-    /// How many values of the classifier to ask for while the last product of one image is at work.
-    const CLASSIFIER_AHEAD: usize;
+    /// The classifier, packed.
+    type Classifier: std::fmt::Debug + Send + Sync;
+
+    /// How many features the classifier takes at a time, if it is cut: see [`Number::classifier_blocks`].
+    const CLASSIFIER_BLOCK: Option<usize>;
 
     /// Rows of a product's left side, in training, are cut into chunks of multiples of so many: whole
     /// tiles.
@@ -101,6 +116,9 @@ pub(super) trait Number: Element {
     /// Feature maps of at most so many pixels are computed whole, and for several images together, if there are:
     /// their weights are many beside their pixels.
     const FEW_PIXELS: usize;
+
+    /// See [`Number::pixel_stride`].
+    const WIDE_PIXEL: usize;
 
     /// Feature maps of more values than this do not stay in the second-level cache beside the weights
     /// and the map before: see `strip.rs`.
@@ -116,17 +134,33 @@ pub(super) trait Number: Element {
     /// The matrix `shape` = `[k, n]` of `value(row, column)`.
     fn pack_with(isa: Isa, shape: (usize, usize), value: impl Fn(usize, usize) -> f32) -> Self::Packed;
 
+    /// The classifier's weights `shape` = `[outputs, features]`.
+    fn pack_classifier(isa: Isa, shape: (usize, usize), weights: &[f32]) -> Self::Classifier;
+
+    /// The classifier of [`Number::CLASSIFIER_BLOCK`] features after the other. Products with these, added in order,
+    /// and then the bias, are what [`Number::classify`] gives, bit for bit.
+    fn classifier_blocks(classifier: &Self::Classifier) -> &[Self::Packed];
+
+    /// Logits, for the outputs from `first_column` on that `c` has columns for.
+    fn classify(
+        a: MatrixRef<Self>,
+        classifier: &Self::Classifier,
+        first_column: usize,
+        c: MatrixMut,
+        epilogue: Epilogue,
+    );
+
     /// Columns of a product that are computed together.
     fn column_step(isa: Isa) -> usize;
 
     /// The row stride for matrices of so many columns.
     fn padded_stride(isa: Isa, columns: usize) -> usize;
 
-    /// A pixel stride that is odd in cache lines, where pixels are many: see
-    /// [`mobilenet_kernels::depthwise::pixel_stride`].
+    /// A pixel stride for maps that depthwise rows read; from [`Number::WIDE_PIXEL`] channels on it is odd in cache
+    /// lines: see [`mobilenet_kernels::depthwise::pixel_stride`].
     fn pixel_stride(channels: usize) -> usize {
         let line = 64 / size_of::<Self>();
-        if channels < 8 * line { channels } else { (channels.div_ceil(line) | 1) * line }
+        if channels < Self::WIDE_PIXEL { channels } else { (channels.div_ceil(line) | 1) * line }
     }
 
     /// What a product reads of its right side for the columns from `column` on.
@@ -141,18 +175,17 @@ pub(super) trait Number: Element {
         epilogue: Epilogue,
     );
 
-    /// The same with results for a feature map. Where it helps, `ahead`, weights and values of a map that are
-    /// read next, is asked for meanwhile.
+    /// The same with results for a feature map. Where it helps, `next` is asked for meanwhile.
     fn multiply_to_map(
         a: MatrixRef<Self>,
         b: &Self::Packed,
         first_column: usize,
         c: MatrixMut<Self::Map>,
         epilogue: Epilogue,
-        ahead: (&[Self], &[Self::Map]),
+        next: Next<Self>,
     );
 
-    /// The same with results in f32.
+    /// [`Number::multiply`] with results in f32.
     fn multiply_to_f32(
         a: MatrixRef<Self>,
         b: &Self::Packed,
@@ -185,12 +218,14 @@ impl Number for f32 {
     const CENTRED: bool = false;
     const DEPTHWISE_BOUND: f32 = f32::INFINITY;
     const OUTPUTS_AHEAD: Option<usize> = Some(4);
-    // A megabyte: half of a second-level cache.
-    const CLASSIFIER_AHEAD: usize = 256 * 1024;
+    type Classifier = Vec<PackedB>;
+    // Three panels where vectors are widest: two tiles of the last product.
+    const CLASSIFIER_BLOCK: Option<usize> = Some(96);
     // 128 KB, of which what is read again lies in the caches near; and weights are read again from the second level
     // as fast as they are multiplied with.
     const PATCHES: usize = 32 * 1024;
     const FEW_PIXELS: usize = 49;
+    const WIDE_PIXEL: usize = 64;
     // 1.2 MB.
     const LARGE_MAP: usize = 300 * 1024;
 
@@ -200,12 +235,8 @@ impl Number for f32 {
         packed
     }
 
-    fn takes_unpadded(_: &PackedB) -> bool {
-        false
-    }
-
     fn convolve_rows<C: Element>(
-        (geometry, _): (ConvGeometry, Option<Present>),
+        geometry: (ConvGeometry, Option<Unpadded>),
         inputs: &[[&[f32]; 3]],
         filter: &PackedB,
         first_column: usize,
@@ -240,6 +271,45 @@ impl Number for f32 {
         packed
     }
 
+    fn pack_classifier(isa: Isa, (outputs, features): (usize, usize), weights: &[f32]) -> Vec<PackedB> {
+        const FEATURES: usize = <f32 as Number>::CLASSIFIER_BLOCK.unwrap();
+        let mut part = Vec::new();
+        (0..features)
+            .step_by(FEATURES)
+            .map(|first| {
+                let end = features.min(first + FEATURES);
+                part.clear();
+                part.extend(weights.chunks_exact(features).flat_map(|row| &row[first..end]));
+                let mut packed = PackedB::new(isa, end - first, outputs);
+                packed.pack_transposed(&part);
+                packed
+            })
+            .collect()
+    }
+
+    fn classifier_blocks(classifier: &Vec<PackedB>) -> &[PackedB] {
+        classifier
+    }
+
+    fn classify(
+        a: MatrixRef,
+        classifier: &Vec<PackedB>,
+        first_column: usize,
+        mut c: MatrixMut,
+        epilogue: Epilogue,
+    ) {
+        let mut first = 0;
+        for (index, block) in classifier.iter().enumerate() {
+            let a = a.some_columns(first..first + block.k());
+            first += block.k();
+            let epilogue = if index + 1 < classifier.len() { Epilogue::default() } else { epilogue };
+            match index {
+                0 => gemm::gemm(a, block, first_column, c.reborrow(), epilogue),
+                _ => gemm::gemm_accumulate(a, block, first_column, c.reborrow(), epilogue),
+            }
+        }
+    }
+
     fn column_step(isa: Isa) -> usize {
         gemm::column_step(isa)
     }
@@ -262,9 +332,9 @@ impl Number for f32 {
         first_column: usize,
         c: MatrixMut,
         epilogue: Epilogue,
-        (weights, map): (&[f32], &[f32]),
+        Next { weights, map, columns }: Next<f32>,
     ) {
-        gemm::gemm_ahead(a, b, first_column, c, epilogue, Ahead([weights, map]));
+        gemm::gemm_ahead(a, b, first_column, c, epilogue, Ahead { values: [weights, map], columns });
     }
 
     fn multiply_to_f32(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
@@ -272,7 +342,7 @@ impl Number for f32 {
     }
 
     fn multiply_ahead(a: MatrixRef, b: &PackedB, c: MatrixMut, ahead: [&[f32]; 2]) {
-        gemm::gemm_ahead(a, b, 0, c, Epilogue::default(), Ahead(ahead));
+        gemm::gemm_ahead(a, b, 0, c, Epilogue::default(), Ahead::of(ahead));
     }
 
     fn accumulate_transposed(
@@ -283,7 +353,7 @@ impl Number for f32 {
         _: &mut Buffer,
         ahead: &[f32],
     ) {
-        gemm::gemm_transposed_accumulate(isa, a, b, c, Ahead([ahead, &[]]));
+        gemm::gemm_transposed_accumulate(isa, a, b, c, Ahead::of([ahead, &[]]));
     }
 }
 
@@ -300,12 +370,14 @@ impl Number for bf16 {
     const DEPTHWISE_BOUND: f32 = 1.875;
     // (With AMX it is the faster.)
     const OUTPUTS_AHEAD: Option<usize> = None;
+    type Classifier = PackedBf16;
     // (The last product is itself waiting for its weights.)
-    const CLASSIFIER_AHEAD: usize = 0;
+    const CLASSIFIER_BLOCK: Option<usize> = None;
     // 256 KB. (With tiles it is the weights that would be waited for.)
     const PATCHES: usize = 128 * 1024;
     // (Maps are half as large, and with tiles weights are soon what is waited for.)
     const FEW_PIXELS: usize = 196;
+    const WIDE_PIXEL: usize = 256;
     // 0.6 MB.
     const LARGE_MAP: usize = 300 * 1024;
 
@@ -314,12 +386,8 @@ impl Number for bf16 {
         ConvFilter::new(isa, geometry, layer.output.channels, value)
     }
 
-    fn takes_unpadded(filter: &ConvFilter) -> bool {
-        filter.takes_unpadded()
-    }
-
     fn convolve_rows<C: Element>(
-        geometry: (ConvGeometry, Option<Present>),
+        geometry: (ConvGeometry, Option<Unpadded>),
         inputs: &[[&[f32]; 3]],
         filter: &ConvFilter,
         first_column: usize,
@@ -354,6 +422,24 @@ impl Number for bf16 {
         packed
     }
 
+    fn pack_classifier(isa: Isa, shape: (usize, usize), weights: &[f32]) -> PackedBf16 {
+        Self::pack(isa, shape, weights, None)
+    }
+
+    fn classifier_blocks(classifier: &PackedBf16) -> &[PackedBf16] {
+        std::slice::from_ref(classifier)
+    }
+
+    fn classify(
+        a: MatrixRef<bf16>,
+        classifier: &PackedBf16,
+        first_column: usize,
+        c: MatrixMut,
+        epilogue: Epilogue,
+    ) {
+        products::gemm(a, classifier, first_column, c, epilogue);
+    }
+
     fn column_step(isa: Isa) -> usize {
         products::column_step(isa)
     }
@@ -382,7 +468,7 @@ impl Number for bf16 {
         first_column: usize,
         c: MatrixMut<f16>,
         epilogue: Epilogue,
-        _: (&[bf16], &[f16]),
+        _: Next<bf16>,
     ) {
         products::gemm(a, b, first_column, c, epilogue);
     }

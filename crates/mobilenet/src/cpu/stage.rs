@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use mobilenet_kernels::conv::ConvGeometry;
+use mobilenet_kernels::conv::{ConvGeometry, Unpadded};
 use mobilenet_kernels::depthwise::{self, Centring, Present, RowEpilogue, RowGeometry};
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef};
 use mobilenet_kernels::{Buffer, Element, Isa, element};
@@ -13,7 +13,7 @@ use mobilenet_kernels::{Buffer, Element, Isa, element};
 use super::forward::ring_rows;
 use super::images::Images;
 use super::plan::{Depthwise, Filter, Outside, Plan, Stage};
-use super::precision::Number;
+use super::precision::{Next, Number};
 use super::rows::row_geometry;
 use crate::architecture::Shape;
 
@@ -88,22 +88,23 @@ pub(super) enum Later<'a, T> {
     Values(&'a [T]),
 }
 
-/// The padded input rows of a full convolution that are needed at a time, and behind them a row of
-/// zeros. (Stages share the memory, so nothing in it stays zero by itself.)
+/// The input rows of a full convolution that are needed at a time, in f32, and behind them a row of
+/// zeros. (Stages share the memory, so nothing in it stays zero by itself.) Rows of an image that is f32 already are
+/// read where they lie.
 #[derive(Debug)]
-pub(super) struct Padded<E> {
+pub(super) struct Copied<E> {
     rows: Buffer,
     loaded: usize,
     scratch: Buffer<E>,
 }
 
-impl<E> Default for Padded<E> {
+impl<E> Default for Copied<E> {
     fn default() -> Self {
         Self { rows: Buffer::default(), loaded: 0, scratch: Buffer::default() }
     }
 }
 
-impl<E> Padded<E> {
+impl<E> Copied<E> {
     /// Starts at input row `first`.
     pub fn start(&mut self, first: usize) {
         self.loaded = first;
@@ -185,7 +186,7 @@ impl<E: Number> Stage<E> {
         mut input: Input<E>,
         rows: Range<usize>,
         (output, stride): (&mut [E::Map], usize),
-        (patches, padded): (&mut Buffer<E>, &mut Padded<E>),
+        (patches, copied): (&mut Buffer<E>, &mut Copied<E>),
     ) {
         let Shape { width, channels, .. } = self.layer.output;
         let together = self.together(plan.isa);
@@ -199,7 +200,7 @@ impl<E: Number> Stage<E> {
                 // The next stage begins with these.
                 _ => Later::Values(&done[..done.len().min(2 * E::PATCHES)]),
             };
-            self.product(plan, input.again(), (group, later), (0, output), (&mut *patches, &mut *padded));
+            self.product(plan, input.again(), (group, later), (0, output), (&mut *patches, &mut *copied));
         }
     }
 
@@ -210,62 +211,63 @@ impl<E: Number> Stage<E> {
         input: Input<E>,
         (rows, later): (Range<usize>, Later<E::Map>),
         (first_column, output): (usize, MatrixMut<E::Map>),
-        (patches, padded): (&mut Buffer<E>, &mut Padded<E>),
+        (patches, copied): (&mut Buffer<E>, &mut Copied<E>),
     ) {
         let input = match (&self.depthwise, input) {
             (Some(depthwise), Input::Rows(input)) => {
                 let pixels = rows.len() * self.layer.output.width;
-                let stride = self.patch_stride(plan.isa);
-                let patches = patches.at_least(pixels * stride);
-                let ahead = match &self.filter {
-                    Filter::Pointwise(filter) => E::panels(filter, first_column),
-                    Filter::Full(_) => &[],
-                };
-                element::prefetch(plan.isa, self.centre.as_deref().unwrap_or_default());
-                let values = pixels * self.layer.input.channels;
-                let most = E::OUTPUTS_AHEAD.map_or(0, |outputs| values / outputs);
-                let ahead = &ahead[..ahead.len().min(most)];
                 let read = self.reach(rows.end - 1).end;
-                depthwise.rows(plan, input, rows, (patches, stride), ahead);
-                let later = match later {
+                let patches = self.make_patches(plan, depthwise, input, rows, first_column, patches);
+                let map = match later {
                     Later::Rows(rows) => input.there(read..self.reach(rows.end - 1).end),
                     Later::Values(values) => values,
                 };
-                return self.multiply(plan, patches, pixels, (first_column, output), later);
+                let next = Next { map, ..Next::default() };
+                return self.multiply(plan, patches, pixels, (first_column, output), next);
             }
             (_, input) => input,
         };
-        self.convolve(plan, input, rows, (first_column, output), padded);
+        self.convolve(plan, input, rows, (first_column, output), copied);
     }
 
-    /// The product with the pointwise filter of so many rows of `patches`. Meanwhile `later` is asked for.
+    /// Makes what the product reads for the output rows `rows`. Meanwhile what it reads of the filter from
+    /// `first_column` on is asked for.
+    pub fn make_patches<'a>(
+        &self,
+        plan: &Plan<E>,
+        depthwise: &Depthwise<E>,
+        input: &mut dyn Rows<E::Map>,
+        rows: Range<usize>,
+        first_column: usize,
+        patches: &'a mut Buffer<E>,
+    ) -> &'a [E] {
+        let pixels = rows.len() * self.layer.output.width;
+        let stride = self.patch_stride(plan.isa);
+        let patches = patches.at_least(pixels * stride);
+        let ahead = match &self.filter {
+            Filter::Pointwise(filter) => E::panels(filter, first_column),
+            Filter::Full(_) => &[],
+        };
+        element::prefetch(plan.isa, self.centre.as_deref().unwrap_or_default());
+        let values = pixels * self.layer.input.channels;
+        let most = E::OUTPUTS_AHEAD.map_or(0, |outputs| values / outputs);
+        let ahead = &ahead[..ahead.len().min(most)];
+        depthwise.rows(plan, input, rows, (&mut *patches, stride), ahead);
+        patches
+    }
+
+    /// The product with the pointwise filter of so many rows of `patches`. Meanwhile `next` is asked for.
     pub fn multiply(
         &self,
         plan: &Plan<E>,
         patches: &[E],
         pixels: usize,
         (first_column, output): (usize, MatrixMut<E::Map>),
-        later: &[E::Map],
+        next: Next<E>,
     ) {
         let Filter::Pointwise(filter) = &self.filter else { unreachable!("a pointwise layer") };
         let a = MatrixRef::new(patches, pixels, self.layer.input.channels, self.patch_stride(plan.isa));
-        let ahead = self.classifier_ahead(plan, pixels, first_column..first_column + output.columns());
-        E::multiply_to_map(a, filter, first_column, output, self.epilogue(), (ahead, later));
-    }
-
-    /// What a thread that computes these channels of the last map of one image will read first of the classifier,
-    /// if it takes as large a share of that.
-    fn classifier_ahead<'a>(&self, plan: &'a Plan<E>, pixels: usize, channels: Range<usize>) -> &'a [E] {
-        let is_last = plan.stages.last().is_some_and(|last| std::ptr::eq(last, self));
-        let Shape { channels: all, .. } = self.layer.output;
-        match &plan.classifier {
-            Some(classifier) if is_last && pixels == self.layer.output.pixels() => {
-                let panels = E::panels(classifier, 0);
-                let [start, end] = [channels.start, channels.end].map(|channel| panels.len() * channel / all);
-                &panels[start..end.min(start + E::CLASSIFIER_AHEAD)]
-            }
-            _ => &[],
-        }
+        E::multiply_to_map(a, filter, first_column, output, self.epilogue(), next);
     }
 
     fn epilogue(&self) -> Epilogue<'_> {
@@ -279,40 +281,37 @@ impl<E: Number> Stage<E> {
         mut input: Input<E>,
         rows: Range<usize>,
         (first_column, output): (usize, MatrixMut<E::Map>),
-        padded: &mut Padded<E>,
+        copied: &mut Copied<E>,
     ) {
         let Filter::Full(filter) = &self.filter else { unreachable!("a full convolution") };
         let layer = &self.layer;
         let Shape { height, width, channels } = layer.input;
-        let Padded { rows: memory, loaded, scratch } = padded;
+        let Copied { rows: memory, loaded, scratch } = copied;
         let image = match &input {
-            Input::Image(images) if E::takes_unpadded(filter) => images.values(),
-            _ => None,
+            Input::Image(images) => images.values(),
+            Input::Rows(_) => None,
         };
-        let present = image.map(|_| Present { left: layer.pads.left, count: width });
-        let (left, right) = if image.is_some() { (0, 0) } else { (layer.pads.left, layer.pads.right) };
-        let row_len = (left + width + right) * channels;
-        // Where the rows are those of an image that needs no padding, there is a row of zeros only.
+        let row_len = width * channels;
         let slots = match image {
             Some(_) => 0,
             None => (MOST_ROWS - 1) * layer.stride + 2 * layer.dilation + 1,
         };
         let memory = memory.at_least((slots + 1) * row_len);
-        let end = rows.clone().next_back().map_or(0, |last| self.reach(last).end);
         memory[slots * row_len..][..row_len].fill(0.0);
-        for y in if slots > 0 { *loaded..end } else { 0..0 } {
-            let row = &mut memory[y % slots * row_len..][..row_len];
-            let (left, row) = row.split_at_mut(left * channels);
-            let (pixels, right) = row.split_at_mut(width * channels);
-            left.fill(0.0);
-            input.copy(plan.isa, y, pixels);
-            right.fill(0.0);
+        let end = rows.clone().next_back().map_or(0, |last| self.reach(last).end);
+        let behind = height.min(end + rows.len() * layer.stride);
+        let ahead = image.map_or(&[][..], |image| &image[end * row_len..behind * row_len]);
+        if slots > 0 {
+            for y in *loaded..end {
+                input.copy(plan.isa, y, &mut memory[y % slots * row_len..][..row_len]);
+            }
+            *loaded = end.max(*loaded);
         }
-        *loaded = end.max(*loaded);
+        let beyond = &memory[slots * row_len..][..row_len];
         let row = |y: isize| match (image, usize::try_from(y)) {
             (Some(image), Ok(y)) if y < height => &image[y * row_len..][..row_len],
             (None, Ok(y)) if y < height => &memory[y % slots * row_len..][..row_len],
-            _ => &memory[slots * row_len..][..row_len],
+            _ => beyond,
         };
         let mut inputs: [[&[f32]; 3]; MOST_ROWS] = [[&[]; 3]; MOST_ROWS];
         let count = rows.len();
@@ -326,8 +325,9 @@ impl<E: Number> Stage<E> {
             dilation: layer.dilation,
         };
         let epilogue = self.epilogue();
+        let present = Present { left: layer.pads.left, count: width };
         E::convolve_rows(
-            (geometry, present),
+            (geometry, Some(Unpadded { present, beyond, ahead })),
             &inputs[..count],
             filter,
             first_column,

@@ -9,7 +9,7 @@ use mobilenet_kernels::Buffer;
 use super::images::Images;
 use super::plan::{Plan, Stage};
 use super::precision::Number;
-use super::stage::{Input, Padded, Rows};
+use super::stage::{Copied, Input, Rows};
 use crate::architecture::Shape;
 
 /// How many of `stages` to take depth first: those up to the last that writes a large map, at least one.
@@ -34,7 +34,7 @@ pub(super) struct Kept<E: Number> {
     /// What its product reads.
     patches: Buffer<E>,
     /// What it reads, if it is a full convolution.
-    padded: Padded<E>,
+    copied: Copied<E>,
 }
 
 impl<E: Number> Default for Kept<E> {
@@ -46,7 +46,7 @@ impl<E: Number> Default for Kept<E> {
             next: 0,
             end: 0,
             patches: Buffer::default(),
-            padded: Padded::default(),
+            copied: Copied::default(),
         }
     }
 }
@@ -76,7 +76,7 @@ pub(super) fn rows<E: Number>(
     let (kept_before, kept_last) = kept.split_at_mut(before.len());
     let mut start = last.reach(rows.start).start;
     let mut end = last.reach(rows.end.max(1) - 1).end;
-    kept_last[0].padded.start(start);
+    kept_last[0].copied.start(start);
     for ((index, stage), kept) in before.iter().enumerate().zip(kept_before.iter_mut()).rev() {
         let next = &stages[index + 1];
         let Shape { width, .. } = stage.layer.output;
@@ -88,12 +88,12 @@ pub(super) fn rows<E: Number>(
         kept.end = end;
         start = stage.reach(start).start;
         end = stage.reach(end.max(1) - 1).end;
-        kept.padded.start(start);
+        kept.copied.start(start);
     }
-    let Kept { patches, padded, .. } = &mut kept_last[0];
+    let Kept { patches, copied, .. } = &mut kept_last[0];
     let mut strip = Strip { plan, stages: before, kept: kept_before, image };
     let input = if before.is_empty() { Input::Image(image) } else { Input::Rows(&mut strip) };
-    last.rows(plan, input, rows, output, (patches, padded));
+    last.rows(plan, input, rows, output, (patches, copied));
 }
 
 impl<E: Number> Rows<E::Map> for Strip<'_, E> {
@@ -112,7 +112,7 @@ impl<E: Number> Rows<E::Map> for Strip<'_, E> {
             let output = &mut last.rows[slot * last.row_len..][..count * last.row_len];
             let mut strip = Strip { plan, stages, kept: &mut *kept, image };
             let input = if stages.is_empty() { Input::Image(image) } else { Input::Rows(&mut strip) };
-            stage.rows(plan, input, y..y + count, (output, stride), (&mut last.patches, &mut last.padded));
+            stage.rows(plan, input, y..y + count, (output, stride), (&mut last.patches, &mut last.copied));
             last.next += count;
         }
     }
