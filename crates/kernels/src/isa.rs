@@ -13,6 +13,7 @@ pub struct Isa(pub(crate) Kind);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     Portable,
+    #[cfg(debug_assertions)]
     Wide,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -37,7 +38,9 @@ impl Isa {
     pub const PORTABLE: Self = Self(Kind::Portable);
 
     /// Plain Rust in the shape of AVX-512 (sixteen lanes, tiles of fourteen rows): slower than
-    /// [`Isa::PORTABLE`], for tests of the paths that a machine without AVX-512 does not take.
+    /// [`Isa::PORTABLE`], for tests of the paths that a machine without AVX-512 does not take. (Builds with debug
+    /// assertions have it only: it takes long to compile.)
+    #[cfg(debug_assertions)]
     pub const WIDE: Self = Self(Kind::Wide);
 
     /// AMX, for tests on a machine that lacks it and emulates its instructions.
@@ -91,9 +94,13 @@ impl Isa {
         all
     }
 
-    /// Everything that can be tested here: [`Isa::available`] and [`Isa::WIDE`].
+    /// Everything that can be tested here: [`Isa::available`] and, where it is compiled, `Isa::WIDE`.
     pub fn testable() -> Vec<Self> {
-        Self::available().into_iter().chain([Self::WIDE]).collect()
+        #[allow(unused_mut)]
+        let mut all = Self::available();
+        #[cfg(debug_assertions)]
+        all.push(Self::WIDE);
+        all
     }
 
     /// The fastest instruction set of this machine.
@@ -116,10 +123,11 @@ impl Isa {
         self.0 == Kind::Amx && is_x86_feature_detected!("avx512fp16")
     }
 
-    /// `portable`, `avx2`, `avx512`, `avx512bf16`, `amx` or `neon`; `wide` for [`Isa::WIDE`].
+    /// `portable`, `avx2`, `avx512`, `avx512bf16`, `amx` or `neon`; `wide` for `Isa::WIDE`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Portable => "portable",
+            #[cfg(debug_assertions)]
             Kind::Wide => "wide",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",

@@ -410,6 +410,7 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     unsafe {
         match isa.0 {
             Kind::Portable => kernel.run::<portable::Portable>(portable::Arrays),
+            #[cfg(debug_assertions)]
             Kind::Wide => kernel.run::<portable::Wide>(portable::Arrays),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => avx2::run(kernel),
@@ -427,6 +428,7 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 pub(crate) fn lanes(isa: Isa) -> usize {
     match isa.0 {
         Kind::Portable => portable::Portable::LANES,
+        #[cfg(debug_assertions)]
         Kind::Wide => portable::Wide::LANES,
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => avx2::Avx2::LANES,

@@ -10,6 +10,7 @@ pub(crate) struct Arrays<const LANES: usize, const ROWS: usize>;
 pub(crate) type Portable = Arrays<4, 4>;
 
 /// The shape of AVX-512: so that its blocks, tails and tiles are walked, slowly, on every machine.
+#[cfg(debug_assertions)]
 pub(crate) type Wide = Arrays<16, 14>;
 
 #[inline(always)]
