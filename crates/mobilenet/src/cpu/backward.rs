@@ -12,7 +12,7 @@ use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, Packe
 use mobilenet_kernels::parallel::chunks;
 use mobilenet_kernels::{Clamp, Element, element, im2col, pooling};
 
-use super::forward::{State, Training, depthwise_forward, product, source};
+use super::forward::{State, Training, depthwise_forward, source};
 use super::memory::{Maps, MapsIn, Scratch, with_maps};
 use super::precision::Number;
 use super::rows::{Ring, Source, chunk_pixels, images_per_item, room_ahead, windows};
@@ -162,7 +162,7 @@ impl CpuExecutor {
         let mut packed = PackedB::new(isa, outputs, features);
         packed.pack(value);
         let mut d_pooled = vec![0.0; batch * features];
-        product(engine, d_logits, outputs, batch, &packed, &mut d_pooled, Epilogue::default());
+        product(engine, d_logits, batch, &packed, &mut d_pooled);
         for (d, kept) in d_pooled.iter_mut().zip(&training.kept) {
             *d *= kept;
         }
@@ -465,4 +465,13 @@ fn pack_conv_back<E: Number>(engine: &Engine, layer: &Layer, weight: &[f32]) -> 
     E::pack_with(engine.isa, (layer.output.channels, 9 * inputs), |out, column| {
         weight[(out * inputs + column % inputs) * 9 + column / inputs]
     })
+}
+
+/// `output[rows][b.n()] = input[rows][b.k()] · b`, shared out by columns (rows are few).
+fn product(engine: &mut Engine, input: &[f32], rows: usize, b: &PackedB, output: &mut [f32]) {
+    let block = (64usize).next_multiple_of(gemm::column_step(engine.isa));
+    let columns = gemm::column_blocks(output, (b.n(), b.n()), block);
+    engine.pool.run(b.n().div_ceil(block), &mut engine.scratch, columns, |item, _, output| {
+        gemm::gemm(MatrixRef::new(input, rows, b.k(), b.k()), b, item * block, output, Epilogue::default());
+    });
 }

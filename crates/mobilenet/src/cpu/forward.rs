@@ -4,11 +4,11 @@
 //! while the output is in the cache; normalisation and activation happen when the next layer reads.
 
 use mobilenet_kernels::batch_norm::{Affine, GradientSums, Moments, Normalisation};
-use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef};
 use mobilenet_kernels::parallel::chunks;
 use mobilenet_kernels::{Buffer, Clamp, Isa, depthwise, element, im2col, pooling};
 
-use super::inference::End;
+use super::inference::{self, End};
 use super::layout::{Layout, Place};
 use super::memory::{Maps, MapsIn, Scratch, with_maps};
 use super::precision::Number;
@@ -285,32 +285,11 @@ impl CpuExecutor {
                 }
             }
         }
-        let mut packed = PackedB::new(engine.isa, features, classifier.outputs);
-        packed.pack_transposed(&parameters[classifier.weight].value);
-        let mut logits = Tensor::zeros(&[batch, classifier.outputs]);
-        let epilogue =
-            Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None, lowered: None };
-        product(engine, pooled, stride, batch, &packed, logits.data_mut(), epilogue);
-        logits
+        let [weight, bias] = [classifier.weight, classifier.bias].map(|index| &parameters[index].value);
+        // (As inference does it, to the bit.)
+        let packed = f32::pack_classifier(engine.isa, (classifier.outputs, features), weight);
+        inference::classify::<f32>(engine, (pooled, stride), classifier, &packed, bias)
     }
-}
-
-/// `output[rows][b.n()] = epilogue(input · b)`, shared out by columns (rows are few).
-pub(super) fn product(
-    engine: &mut Engine,
-    input: &[f32],
-    stride: usize,
-    rows: usize,
-    b: &PackedB,
-    output: &mut [f32],
-    epilogue: Epilogue,
-) {
-    let step = gemm::column_step(engine.isa);
-    let block = (64usize).next_multiple_of(step);
-    let columns = gemm::column_blocks(output, (b.n(), b.n()), block);
-    engine.pool.run(b.n().div_ceil(block), &mut engine.scratch, columns, |item, _, output| {
-        gemm::gemm(MatrixRef::new(input, rows, b.k(), stride), b, item * block, output, epilogue);
-    });
 }
 
 /// Makes `items` empty moments of `channels`.

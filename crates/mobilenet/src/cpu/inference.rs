@@ -221,8 +221,7 @@ impl<E: Number> InferenceIn<E> {
     }
 
     fn logits(&mut self, network: &mut Network, input: Input) -> Tensor {
-        let (features, outputs) = (network.classifier.features, network.classifier.outputs);
-        let stride = E::padded_stride(network.engine.isa, features);
+        let stride = E::padded_stride(network.engine.isa, network.classifier.features);
         let batch = input.batch();
         let stages = if matches!(input, Input::Images(_)) { network.stages() } else { 0 };
         self.plan.fold(network, stages, true);
@@ -235,20 +234,11 @@ impl<E: Number> InferenceIn<E> {
         let mut pooled = std::mem::take(&mut self.pooled);
         let rows = &mut pooled.at_least(batch * stride)[..batch * stride];
         self.pool(network, input, (rows, stride));
-        let mut logits = Tensor::zeros(&[batch, outputs]);
         let Network { engine, timing, parameters, classifier, .. } = network;
-        let epilogue =
-            Epilogue { bias: Some(&parameters[classifier.bias].value), clamp: None, lowered: None };
+        let packed = self.plan.classifier.as_ref().expect("it has been folded");
         let start = timing.start();
-        if let Some(packed) = &self.plan.classifier {
-            // Shared out by columns: rows are few.
-            let block = (64usize).next_multiple_of(E::column_step(engine.isa));
-            let columns = gemm::column_blocks(logits.data_mut(), (outputs, outputs), block);
-            engine.pool.run(outputs.div_ceil(block), &mut engine.scratch, columns, |item, _, output| {
-                let a = MatrixRef::new(&*rows, batch, features, stride);
-                E::classify(a, packed, item * block, output, epilogue);
-            });
-        }
+        let bias = &parameters[classifier.bias].value;
+        let logits = classify::<E>(engine, (rows, stride), classifier, packed, bias);
         timing.stop(start, Pass::Infer, CLASSIFIER);
         self.pooled = pooled;
         logits
@@ -321,6 +311,26 @@ impl<E: Number> InferenceIn<E> {
             end.write(plan.isa, (&current[..last], centre), &mut memory[0].end, row);
         }
     }
+}
+
+/// Logits from rows of features that are `stride` apart, shared out by columns: rows are few.
+pub(super) fn classify<E: Number>(
+    engine: &mut Engine,
+    (rows, stride): (&[E], usize),
+    classifier: &Classifier,
+    packed: &E::Classifier,
+    bias: &[f32],
+) -> Tensor {
+    let (batch, features, outputs) = (rows.len() / stride, classifier.features, classifier.outputs);
+    let mut logits = Tensor::zeros(&[batch, outputs]);
+    let epilogue = Epilogue { bias: Some(bias), clamp: None, lowered: None };
+    let block = (64usize).next_multiple_of(E::column_step(engine.isa));
+    let columns = gemm::column_blocks(logits.data_mut(), (outputs, outputs), block);
+    engine.pool.run(outputs.div_ceil(block), &mut engine.scratch, columns, |item, _, output| {
+        let a = MatrixRef::new(rows, batch, features, stride);
+        E::classify(a, packed, item * block, output, epilogue);
+    });
+    logits
 }
 
 /// How many images to take through the last stages together.
