@@ -102,8 +102,8 @@ pub(super) trait Number: Element {
     /// The classifier, packed.
     type Classifier: std::fmt::Debug + Send + Sync;
 
-    /// How many features the classifier takes at a time, if it is cut: see [`Number::classifier_blocks`].
-    const CLASSIFIER_BLOCK: Option<usize>;
+    /// How many of its `features` the classifier takes at a time, if it is cut: see [`Number::classifier_blocks`].
+    fn classifier_block(features: usize) -> Option<usize>;
 
     /// Rows of a product's left side, in training, are cut into chunks of multiples of so many: whole
     /// tiles.
@@ -137,7 +137,7 @@ pub(super) trait Number: Element {
     /// The classifier's weights `shape` = `[outputs, features]`.
     fn pack_classifier(isa: Isa, shape: (usize, usize), weights: &[f32]) -> Self::Classifier;
 
-    /// The classifier of [`Number::CLASSIFIER_BLOCK`] features after the other. Products with these, added in order,
+    /// The classifier of [`Number::classifier_block`] features after the other. Products with these, added in order,
     /// and then the bias, are what [`Number::classify`] gives, bit for bit.
     fn classifier_blocks(classifier: &Self::Classifier) -> &[Self::Packed];
 
@@ -219,8 +219,6 @@ impl Number for f32 {
     const DEPTHWISE_BOUND: f32 = f32::INFINITY;
     const OUTPUTS_AHEAD: Option<usize> = Some(4);
     type Classifier = Vec<PackedB>;
-    // Three panels where vectors are widest: two tiles of the last product.
-    const CLASSIFIER_BLOCK: Option<usize> = Some(96);
     // 128 KB, of which what is read again lies in the caches near; and weights are read again from the second level
     // as fast as they are multiplied with.
     const PATCHES: usize = 32 * 1024;
@@ -271,13 +269,19 @@ impl Number for f32 {
         packed
     }
 
+    fn classifier_block(features: usize) -> Option<usize> {
+        // Three panels where vectors are widest: two tiles of the last product. Of few features two threads should have
+        // as many.
+        Some(if features < 512 { 64 } else { 96 })
+    }
+
     fn pack_classifier(isa: Isa, (outputs, features): (usize, usize), weights: &[f32]) -> Vec<PackedB> {
-        const FEATURES: usize = <f32 as Number>::CLASSIFIER_BLOCK.unwrap();
+        let block = Self::classifier_block(features).unwrap_or(features);
         let mut part = Vec::new();
         (0..features)
-            .step_by(FEATURES)
+            .step_by(block)
             .map(|first| {
-                let end = features.min(first + FEATURES);
+                let end = features.min(first + block);
                 part.clear();
                 part.extend(weights.chunks_exact(features).flat_map(|row| &row[first..end]));
                 let mut packed = PackedB::new(isa, end - first, outputs);
@@ -371,8 +375,6 @@ impl Number for bf16 {
     // (With AMX it is the faster.)
     const OUTPUTS_AHEAD: Option<usize> = None;
     type Classifier = PackedBf16;
-    // (The last product is itself waiting for its weights.)
-    const CLASSIFIER_BLOCK: Option<usize> = None;
     // 256 KB. (With tiles it is the weights that would be waited for.)
     const PATCHES: usize = 128 * 1024;
     // (Maps are half as large, and with tiles weights are soon what is waited for.)
@@ -420,6 +422,11 @@ impl Number for bf16 {
         let mut packed = PackedBf16::new(isa, k, n);
         packed.pack_with(value);
         packed
+    }
+
+    fn classifier_block(_: usize) -> Option<usize> {
+        // (The last product is itself waiting for its weights.)
+        None
     }
 
     fn pack_classifier(isa: Isa, shape: (usize, usize), weights: &[f32]) -> PackedBf16 {

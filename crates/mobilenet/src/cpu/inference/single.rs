@@ -89,7 +89,7 @@ impl<E: Number> InferenceIn<E> {
         let Self { plan, maps, partial, memory, shares, .. } = self;
         let last = plan.stages.len().checked_sub(1)?;
         let (stage, packed) = (&plan.stages[last], plan.classifier.as_ref()?);
-        let block = E::CLASSIFIER_BLOCK?;
+        let block = E::classifier_block(classifier.features)?;
         // (Layers can be told apart only where one follows the other.)
         if timing.is_on() || !has_few_pixels(stage) || depth_first(&plan.stages) > last {
             return None;
