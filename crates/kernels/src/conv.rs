@@ -136,7 +136,29 @@ impl<C> ConvolveRows<'_, C> {
         }
         (segments, 3 * runs)
     }
+
+    /// Copies the taps of an output from the one at padded pixel `x`, for each of some rows.
+    #[inline(always)]
+    fn gather(&self, rows: &[[&[f32]; 3]], x: usize, patches: &mut [[f32; PATCH]; TOGETHER]) {
+        let ConvGeometry { channels, dilation, .. } = self.geometry;
+        let Unpadded { present: Present { left, count }, .. } = self.unpadded;
+        for (rows, patch) in rows.iter().zip(patches) {
+            let taps = (0..9).map(|tap| (rows[tap / 3], (x + tap % 3 * dilation).wrapping_sub(left)));
+            for ((row, pixel), to) in taps.zip(patch.chunks_exact_mut(channels)) {
+                match pixel < count {
+                    true => to.copy_from_slice(&row[pixel * channels..][..channels]),
+                    false => to.fill(0.0),
+                }
+            }
+        }
+    }
 }
+
+/// Most values of a patch that is copied: outputs at the edges, several rows of them in one tile.
+const PATCH: usize = 64;
+
+/// Most of these rows.
+const TOGETHER: usize = 8;
 
 impl<C: Element> Kernel for ConvolveRows<'_, C> {
     type Output = ();
@@ -151,9 +173,11 @@ impl<C: Element> Kernel for ConvolveRows<'_, C> {
         let whole = geometry.whole(present);
         let edges = (0..whole.start).chain(whole.end..outputs);
         let mut ahead = ahead.chunks(ahead.len().div_ceil(inputs.len().max(1)).max(1));
-        // Those in the middle together, those at the edges one by one.
+        let mut patches = [[0.0; PATCH]; TOGETHER];
+        // Those in the middle together, those at the edges one by one, or below one another.
         let parts = std::iter::once((whole.clone(), false)).chain(edges.map(|x| (x..x + 1, true)));
         for (part, is_edge) in parts.filter(|(part, _)| !part.is_empty()) {
+            let gathered = is_edge && 9 * channels <= PATCH;
             let across = Across::new::<S>(part.len(), output.columns);
             for index in 0..across.tiles() {
                 let place = across.place(index);
@@ -161,11 +185,11 @@ impl<C: Element> Kernel for ConvolveRows<'_, C> {
                 let mut tile = Tile {
                     steps: 0,
                     half_step: false,
-                    a_row: stride * channels * VALUE,
+                    a_row: if gathered { PATCH } else { stride * channels } * VALUE,
                     a_step: VALUE,
                     b_step: width * VALUE,
                     b_others: place.panels_away::<S>(filter.k() * width) * VALUE as isize,
-                    c_row: output.stride,
+                    c_row: if gathered { outputs } else { 1 } * output.stride,
                     columns: place.columns,
                     others: place.others,
                     accumulate: false,
@@ -176,19 +200,28 @@ impl<C: Element> Kernel for ConvolveRows<'_, C> {
                     next: filter.data.as_ptr(),
                     next_len: 0,
                 };
-                for (y, rows) in inputs.iter().enumerate() {
+                let together = if gathered { TOGETHER } else { 1 };
+                for (group, rows) in inputs.chunks(together).enumerate() {
                     // (At the first panel; what is asked for then is there.)
                     let next = ahead.next().unwrap_or_default();
                     (tile.next, tile.next_len) = (next.as_ptr(), next.len());
-                    let (segments, count) = self.segments(rows, part.start * stride, is_edge);
+                    let x = part.start * stride;
+                    let (segments, count) = match gathered {
+                        true => {
+                            self.gather(rows, x, &mut patches);
+                            ([patches.as_ptr().cast(); 9], 1)
+                        }
+                        false => self.segments(&rows[0], x, is_edge),
+                    };
                     tile.steps = 9 * channels / count;
-                    let pixel = y * outputs + part.start;
+                    let tall = if gathered { rows.len() } else { part.len() };
+                    let pixel = group * together * outputs + part.start;
                     let to = output.data.wrapping_add(pixel * output.stride + place.column);
                     // SAFETY: `convolve_rows` checked inputs, panels and bias, and that the output has
                     // so many rows of its stride.
                     unsafe {
                         let b = filter.data.as_ptr().add(column * filter.k());
-                        tile.down::<S, _>(s, part.len(), &segments[..count], b, to);
+                        tile.down::<S, _>(s, tall, &segments[..count], b, to);
                     }
                 }
             }
