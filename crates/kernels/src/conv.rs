@@ -1,5 +1,5 @@
 //! Full 3×3 convolution by rows, straight from input rows: the sum over the taps runs in the registers of the
-//! product's tile, so that no patch is ever written, nor a padded copy of a row.
+//! product's tile, so that no patch is written but at the edges, nor a padded copy of a row.
 
 use std::ops::Range;
 

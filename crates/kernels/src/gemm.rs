@@ -316,7 +316,7 @@ impl<'a> Ahead<'a> {
 /// # Panics
 /// If shapes do not fit, or `first_column` is not a multiple of [`column_step`].
 pub fn gemm(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
-    checked(a, b, first_column, c, epilogue, Ahead::default(), false);
+    gemm_ahead(a, b, first_column, c, epilogue, Ahead::default());
 }
 
 /// C = epilogue(C + A·B), as [`gemm`]: the product is complete before it is added.
@@ -324,7 +324,7 @@ pub fn gemm(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilog
 /// # Panics
 /// As [`gemm`].
 pub fn gemm_accumulate(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
-    checked(a, b, first_column, c, epilogue, Ahead::default(), true);
+    Gemm { a, b, first_column, c, epilogue, ahead: Ahead::default(), accumulate: true }.checked();
 }
 
 /// [`gemm`], which asks for `ahead` meanwhile.
@@ -339,26 +339,7 @@ pub fn gemm_ahead(
     epilogue: Epilogue,
     ahead: Ahead,
 ) {
-    checked(a, b, first_column, c, epilogue, ahead, false);
-}
-
-fn checked(
-    a: MatrixRef,
-    b: &PackedB,
-    first_column: usize,
-    c: MatrixMut,
-    epilogue: Epilogue,
-    ahead: Ahead,
-    accumulate: bool,
-) {
-    let width = panel_width(b.isa);
-    assert_eq!(a.columns, b.k, "columns of A against rows of B");
-    assert_eq!(a.rows, c.rows, "rows of A against rows of C");
-    assert!(first_column.is_multiple_of(width) && first_column + c.columns <= b.n, "columns of C against B");
-    epilogue.check(b.n);
-    // SAFETY: the constructors of the matrices checked their extents; the panels from
-    // `first_column` on cover C's columns, and the epilogue's values cover them too.
-    unsafe { dispatch(b.isa, Gemm { a, b, first_column, c, epilogue, ahead, accumulate }) }
+    Gemm { a, b, first_column, c, epilogue, ahead, accumulate: false }.checked();
 }
 
 /// Columns of B that share a panel: the granularity of [`gemm`]'s `first_column`.
@@ -374,6 +355,21 @@ struct Gemm<'a> {
     epilogue: Epilogue<'a>,
     ahead: Ahead<'a>,
     accumulate: bool,
+}
+
+impl Gemm<'_> {
+    /// Computes it, if its shapes fit.
+    fn checked(self) {
+        let Self { a, b, first_column, ref c, epilogue, .. } = self;
+        assert_eq!(a.columns, b.k, "columns of A against rows of B");
+        assert_eq!(a.rows, c.rows, "rows of A against rows of C");
+        let starts_a_panel = first_column.is_multiple_of(panel_width(b.isa));
+        assert!(starts_a_panel && first_column + c.columns <= b.n, "columns of C against B");
+        epilogue.check(b.n);
+        // SAFETY: the constructors of the matrices checked their extents; the panels from
+        // `first_column` on cover C's columns, and the epilogue's values cover them too.
+        unsafe { dispatch(b.isa, self) }
+    }
 }
 
 impl Kernel for Gemm<'_> {

@@ -277,9 +277,9 @@ impl<E: Number> InferenceIn<E> {
         shares.resize_with(plan.stages.len().max(shares.len()), Shares::default);
         let stages = &plan.stages[..stages];
         let threads = engine.pool.threads();
-        // Layers can be told apart only where one follows the other.
-        let first = if timing.is_on() { 1 } else { depth_first(stages) };
-        // Whole images for each thread as long as there are enough for all.
+        let first = depth_first(stages);
+        // Whole images for each thread as long as there are enough for all. (Layers can be told apart only where one
+        // follows the other.)
         let each = if timing.is_on() { 0 } else { batch / threads };
         let done = each * threads;
         if each > 0 {

@@ -444,7 +444,7 @@ impl Number for bf16 {
         c: MatrixMut,
         epilogue: Epilogue,
     ) {
-        products::gemm(a, classifier, first_column, c, epilogue);
+        Self::multiply_to_f32(a, classifier, first_column, c, epilogue);
     }
 
     fn column_step(isa: Isa) -> usize {
