@@ -30,10 +30,10 @@ struct Product<'a> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let isa = Isa::from_environment()?;
-    let pool = Pool::new(1)?;
+    let mut pool = Pool::new(1)?;
     let peaks = [
-        peak::multiply_adds_per_second(isa, &pool, TIME),
-        peak::multiply_adds_per_second_bf16(isa, &pool, TIME),
+        peak::multiply_adds_per_second(isa, &mut pool, TIME),
+        peak::multiply_adds_per_second_bf16(isa, &mut pool, TIME),
     ];
     println!(
         "{}: at most {:.1} billion multiply-adds a second in f32, {:.1} in bf16",

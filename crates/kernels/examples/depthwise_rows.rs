@@ -17,7 +17,7 @@ const TIME: Duration = Duration::from_millis(150);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let isa = Isa::from_environment()?;
-    let peak = peak::multiply_adds_per_second(isa, &Pool::new(1)?, TIME);
+    let peak = peak::multiply_adds_per_second(isa, &mut Pool::new(1)?, TIME);
     println!("{}: at most {:.1} billion multiply-adds a second", isa.name(), peak / 1e9);
     println!(
         "{:>14}  {:>6}  {:>4}  {:>9}  {:>9}  of the peak",

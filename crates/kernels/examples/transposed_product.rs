@@ -37,10 +37,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         [r, m, n] => vec![(r, m, n)],
         _ => return Err("three numbers or none: r m n".into()),
     };
-    let pool = Pool::new(1)?;
+    let mut pool = Pool::new(1)?;
     let peaks = [
-        peak::multiply_adds_per_second(isa, &pool, TIME),
-        peak::multiply_adds_per_second_bf16(isa, &pool, TIME),
+        peak::multiply_adds_per_second(isa, &mut pool, TIME),
+        peak::multiply_adds_per_second_bf16(isa, &mut pool, TIME),
     ];
     println!("{}: at most {:.0} GFLOP/s in f32, {:.0} in bf16", isa.name(), peaks[0] * 2e-9, peaks[1] * 2e-9);
     println!(

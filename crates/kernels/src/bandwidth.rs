@@ -23,7 +23,7 @@ pub fn second_level_cache() -> Option<usize> {
 /// own of `bytes` in all; measured for about `time`, the best of several rounds.
 ///
 /// What fits the threads' caches is read from there: the bandwidth of the level that `bytes` fill.
-pub fn read_bandwidth(isa: Isa, pool: &Pool, bytes: usize, time: Duration) -> f64 {
+pub fn read_bandwidth(isa: Isa, pool: &mut Pool, bytes: usize, time: Duration) -> f64 {
     let threads = pool.threads();
     let values = (bytes / size_of::<f32>() / threads).max(1).next_multiple_of(BLOCK);
     // A round is long beside what starting it costs.
@@ -104,9 +104,9 @@ mod tests {
     #[test]
     fn any_number_of_bytes_and_threads_is_measured() {
         for threads in [1, 3] {
-            let pool = Pool::new(threads).unwrap();
+            let mut pool = Pool::new(threads).unwrap();
             for bytes in [0, 1000, 1 << 20] {
-                let found = read_bandwidth(Isa::best(), &pool, bytes, Duration::from_millis(1));
+                let found = read_bandwidth(Isa::best(), &mut pool, bytes, Duration::from_millis(1));
                 assert!(found.is_finite() && found > 1e6, "{found} bytes a second of {bytes}");
             }
         }

@@ -43,7 +43,7 @@ impl Kernel for MultiplyAdds {
 /// Multiply-adds a second that the machine reaches in f32 with the vectors of `isa` on all threads
 /// of `pool` at once (one multiply-add is two floating-point operations), measured for about
 /// `time`; the best of several rounds.
-pub fn multiply_adds_per_second(isa: Isa, pool: &Pool, time: Duration) -> f64 {
+pub fn multiply_adds_per_second(isa: Isa, pool: &mut Pool, time: Duration) -> f64 {
     const ROUNDS: usize = 200_000;
     let lanes = crate::simd::lanes(isa);
     let each = (ROUNDS * SUMS * lanes) as f64;

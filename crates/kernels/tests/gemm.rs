@@ -212,7 +212,7 @@ fn bits_do_not_depend_on_how_the_work_is_cut() {
         }
 
         for threads in [1, 3] {
-            let pool = Pool::new(threads).unwrap();
+            let mut pool = Pool::new(threads).unwrap();
             let block = column_step(isa);
             let mut parts = vec![0.0; rows * n];
             let mut scratch = vec![(); threads];

@@ -30,8 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let r = architecture.resolution;
     let pixels = (0..batch * r * r * 3).map(|i| ((i * 7919) % 1021) as f32 / 510.0 - 1.0).collect();
     let images = Tensor::new(&[batch, r, r, 3], pixels)?;
-    let (isa, pool) = (Isa::from_environment()?, Pool::new(threads)?);
-    let peak = || peak::multiply_adds_per_second(isa, &pool, Duration::ZERO);
+    let (isa, mut pool) = (Isa::from_environment()?, Pool::new(threads)?);
+    let mut peak = || peak::multiply_adds_per_second(isa, &mut pool, Duration::ZERO);
     let work = batch as f64 * architecture.cost(1)?.mult_adds() as f64;
     for _ in 0..3 {
         executor.infer(&images)?;

@@ -80,16 +80,16 @@ impl Roof {
     pub fn measure(precision: Precision, isa: Isa, threads: usize) -> Outcome<Self> {
         const TIME: Duration = Duration::from_millis(300);
         const MIB: usize = 1 << 20;
-        let pool = Pool::new(threads)?;
+        let mut pool = Pool::new(threads)?;
         let peak_mult_adds_per_s = match precision {
-            Precision::F32 => peak::multiply_adds_per_second(isa, &pool, TIME),
-            Precision::Bf16 => peak::multiply_adds_per_second_bf16(isa, &pool, TIME),
+            Precision::F32 => peak::multiply_adds_per_second(isa, &mut pool, TIME),
+            Precision::Bf16 => peak::multiply_adds_per_second_bf16(isa, &mut pool, TIME),
         };
         // Half of the cache, since other things are in it too.
         let caches = threads * bandwidth::second_level_cache().unwrap_or(MIB);
         let beyond = (4 * caches).max(32 * MIB);
-        let read = |level, bytes, reach: usize| {
-            let bytes_per_s = bandwidth::read_bandwidth(isa, &pool, bytes, TIME);
+        let mut read = |level, bytes, reach: usize| {
+            let bytes_per_s = bandwidth::read_bandwidth(isa, &mut pool, bytes, TIME);
             Bandwidth { level, bytes, bytes_per_s, reach: reach as u64 }
         };
         let read_bandwidth = vec![

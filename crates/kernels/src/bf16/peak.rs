@@ -13,7 +13,7 @@ use crate::parallel::Pool;
 /// instructions for bf16, those of f32 ([`crate::peak::multiply_adds_per_second`]).
 // Elsewhere there are no instructions for bf16 yet.
 #[cfg_attr(not(target_arch = "x86_64"), allow(unreachable_code))]
-pub fn multiply_adds_per_second_bf16(isa: Isa, pool: &Pool, time: Duration) -> f64 {
+pub fn multiply_adds_per_second_bf16(isa: Isa, pool: &mut Pool, time: Duration) -> f64 {
     const ROUNDS: usize = 100_000;
     let (work, each): (unsafe fn(usize), usize) = match isa.0 {
         #[cfg(target_arch = "x86_64")]

@@ -300,7 +300,7 @@ fn reset(moments: &mut Vec<Moments>, items: usize, channels: usize) -> &mut [Mom
 }
 
 fn pointwise_forward<E: Number>(
-    engine: &Engine,
+    engine: &mut Engine,
     scratch: &mut [Scratch<E>],
     layer: &Layer,
     source: Source<E>,
@@ -337,7 +337,7 @@ fn pointwise_forward<E: Number>(
 }
 
 pub(super) fn depthwise_forward<E: Number>(
-    engine: &Engine,
+    engine: &mut Engine,
     scratch: &mut [Scratch<E>],
     layer: &Layer,
     source: Source<E>,
@@ -414,7 +414,7 @@ fn pack_patches<E: Number>(isa: Isa, layer: &Layer, weight: &[f32]) -> E::Packed
 }
 
 fn conv_forward<E: Number>(
-    engine: &Engine,
+    engine: &mut Engine,
     scratch: &mut [Scratch<E>],
     layer: &Layer,
     source: Source<E>,

@@ -299,7 +299,7 @@ impl<E: Number> InferenceIn<E> {
             spread_image(
                 plan,
                 (stages, stages.len()),
-                (&engine.pool, shares, memory),
+                (&mut engine.pool, shares, memory),
                 timing,
                 images.one(image),
                 maps,

@@ -16,7 +16,7 @@ use crate::cpu::timing::{Pass, Timing};
 use crate::tensor::Tensor;
 
 /// What several threads work with: their pool, how the work at hand is shared out, and each one's memory.
-type Threads<'a, E> = (&'a Pool, &'a mut Shares, &'a mut [Memory<E>]);
+type Threads<'a, E> = (&'a mut Pool, &'a mut Shares, &'a mut [Memory<E>]);
 
 /// Rows of a map that are shared out together: groups of rows cost less than single ones, and every thread
 /// should have several.
@@ -31,7 +31,7 @@ fn rows_of_share(height: usize, threads: usize) -> usize {
 pub(super) fn spread_image<E: Number>(
     plan: &Plan<E>,
     (stages, end): (&[Stage<E>], usize),
-    (pool, shares, memory): (&Pool, &mut [Shares], &mut [Memory<E>]),
+    (pool, shares, memory): (&mut Pool, &mut [Shares], &mut [Memory<E>]),
     timing: &mut Timing,
     image: Images,
     [current, next]: &mut [Buffer<E::Map>; 2],
@@ -41,7 +41,8 @@ pub(super) fn spread_image<E: Number>(
     let first = if timing.is_on() { 1 } else { depth_first(&stages[..end]) };
     for index in first - 1..end {
         let start = timing.start();
-        let (threads, output) = ((pool, &mut shares[index], &mut *memory), (&mut *next, stride_of(index)));
+        let (threads, output) =
+            ((&mut *pool, &mut shares[index], &mut *memory), (&mut *next, stride_of(index)));
         if index < first {
             spread_strip(plan, &stages[..first], threads, image, output);
         } else {
@@ -96,7 +97,7 @@ impl<E: Number> InferenceIn<E> {
         }
         let depthwise = stage.depthwise.as_ref()?;
         shares.resize_with(plan.stages.len().max(shares.len()), Shares::default);
-        spread_image(plan, (&plan.stages, last), (&engine.pool, shares, memory), timing, image, maps);
+        spread_image(plan, (&plan.stages, last), (&mut engine.pool, shares, memory), timing, image, maps);
         let (outputs, blocks) = (classifier.outputs, E::classifier_blocks(packed));
         let partial = &mut partial.at_least(blocks.len() * outputs)[..blocks.len() * outputs];
         let Shape { height, width, channels } = stage.layer.output;
