@@ -7,6 +7,7 @@
 
 #![allow(clippy::needless_range_loop)] // taps are indices into several arrays at once
 
+mod groups;
 mod lanes;
 mod slide;
 
@@ -16,7 +17,7 @@ use half::{bf16, f16};
 use crate::activation::Clamp;
 use crate::element::Element;
 use crate::isa::Isa;
-use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
+use crate::simd::{Kernel, Simd, dispatch};
 use lanes::{Floats, Lanes};
 
 /// Taps of the filter.
@@ -69,20 +70,6 @@ impl RowGeometry {
             (None, outputs) => (outputs - 1) * self.stride + 2 * self.dilation + 1,
         };
         pixels.checked_sub(1).map_or(0, |before| before * self.pixel_stride + self.channels)
-    }
-
-    /// Of output `x`: the first pixel that it reads, counted from the first that is there.
-    #[inline(always)]
-    fn first_pixel(&self, x: usize) -> isize {
-        (x * self.stride) as isize - self.present.map_or(0, |present| present.left as isize)
-    }
-
-    /// The outputs all of whose pixels are there.
-    fn inner(&self) -> std::ops::Range<usize> {
-        let Some(Present { left, count }) = self.present else { return 0..self.outputs };
-        let start = left.div_ceil(self.stride).min(self.outputs);
-        let end = (left + count).checked_sub(2 * self.dilation + 1).map_or(0, |last| last / self.stride + 1);
-        start..end.clamp(start, self.outputs)
     }
 
     fn check(&self, rows: &[&[impl Element]; 3], weights: usize, outputs: usize) {
@@ -229,56 +216,16 @@ impl<E: Element, O: Element> Kernel for ConvolveRows<'_, E, O> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let RowGeometry { outputs, channels, output_stride, stride, dilation, .. } = self.geometry;
-        if outputs == 0 {
+        if self.geometry.outputs == 0 {
             return;
         }
         if S::REGISTERS >= 32 && slide::can(self.geometry) {
             // SAFETY: `convolve_rows` checked every length.
             return unsafe { slide::run(Floats(s), self) };
         }
-        let Self { geometry, inputs, weights, epilogue, output, ahead } = self;
-        // As many channels at a time as leave all rows of them in the first-level cache.
-        const CACHE: usize = 8 * 1024;
-        let pixels = (inputs.len() * stride + 2) * (outputs * stride + 2) + inputs.len() * outputs;
-        let together = (CACHE / pixels / S::LANES).max(1) * S::LANES;
-        // Asked for evenly.
-        let turns = channels.div_ceil(together) * inputs.len();
-        let mut ahead = ahead.chunks(ahead.len().div_ceil(turns.max(1)).max(1));
-        for first in (0..channels).step_by(together) {
-            let channels = first..channels.min(first + together);
-            for (index, rows) in inputs.iter().enumerate() {
-                let output = output[index * outputs * output_stride..].as_mut_ptr();
-                let mut row = ConvolveRow { geometry, rows, weights, epilogue, output };
-                // SAFETY: `convolve_rows` checked every length.
-                unsafe {
-                    simd::prefetch_all(s, ahead.next().unwrap_or_default());
-                    match (stride, dilation) {
-                        (1, 1) => row.row::<S, 4, 1>(s, channels.clone()),
-                        (2, 1) => row.row::<S, 2, 2>(s, channels.clone()),
-                        _ => row.row::<S, 0, 0>(s, channels.clone()),
-                    }
-                }
-            }
-        }
+        // SAFETY: `convolve_rows` checked every length.
+        unsafe { groups::run(s, self) };
     }
-}
-
-struct ConvolveRow<'a, E, O> {
-    geometry: RowGeometry,
-    rows: &'a [&'a [E]; 3],
-    weights: &'a [f32],
-    epilogue: Option<RowEpilogue<'a>>,
-    output: *mut O,
-}
-
-/// What the outputs of a block of channels share.
-struct Sums<S: Simd> {
-    /// What a sum begins with.
-    start: S::V,
-    weights: [[S::V; 3]; 3],
-    low: S::V,
-    high: S::V,
 }
 
 /// A block of channels of all nine taps, which are `channels` apart.
@@ -335,173 +282,6 @@ unsafe fn outside<L: Lanes, const PARTIAL: bool>(
     let outside = epilogue.and_then(|epilogue| epilogue.centring.outside)?;
     // SAFETY: the callers checked that there are three rows of `channels`.
     Some(unsafe { s.parameters::<PARTIAL>(outside.as_ptr().add(column * channels + c), n) })
-}
-
-impl<E: Element, O: Element> ConvolveRow<'_, E, O> {
-    /// What the sums begin with: the bias.
-    #[inline(always)]
-    unsafe fn start<S: Simd, const PARTIAL: bool>(&self, s: S, c: usize, n: usize) -> S::V {
-        // SAFETY: see `run`; the bias has a value a channel.
-        unsafe {
-            match self.epilogue {
-                Some(RowEpilogue { bias, .. }) => simd::load::<S, PARTIAL>(s, bias.as_ptr().add(c), n),
-                None => s.splat(0.0),
-            }
-        }
-    }
-
-    /// Some channels of the row, a vector after the other, `GROUP` outputs at a time, which share what they
-    /// load; what is left, and everything when `GROUP` is 0 (stride and dilation known at run time
-    /// only), one at a time. The filter stays in registers.
-    #[inline(always)]
-    unsafe fn row<S: Simd, const GROUP: usize, const STRIDE: usize>(
-        &mut self,
-        s: S,
-        range: std::ops::Range<usize>,
-    ) {
-        let RowGeometry { outputs, .. } = self.geometry;
-        let inner = self.geometry.inner();
-        // SAFETY: see `run`.
-        unsafe {
-            for_channel_blocks!(S, range.len(), |c, n, PARTIAL| {
-                let c = range.start + c;
-                let (low, high) = bounds::<_, PARTIAL>(Floats(s), self.epilogue, c, n);
-                let sums = Sums {
-                    start: self.start::<S, PARTIAL>(s, c, n),
-                    weights: self.filter::<S, PARTIAL>(s, c, n),
-                    low,
-                    high,
-                };
-                for x in (0..inner.start).chain(inner.end..outputs) {
-                    self.at_edge::<S, PARTIAL>(s, c, n, x, &sums);
-                }
-                let mut x = inner.start;
-                while GROUP > 0 && x + GROUP <= inner.end {
-                    self.group::<S, PARTIAL, GROUP, STRIDE>(s, c, n, x, &sums);
-                    x += GROUP;
-                }
-                while GROUP > 2 && x + 2 <= inner.end {
-                    self.group::<S, PARTIAL, 2, STRIDE>(s, c, n, x, &sums);
-                    x += 2;
-                }
-                while x < inner.end {
-                    self.single::<S, PARTIAL>(s, c, n, x, &sums);
-                    x += 1;
-                }
-            });
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn filter<S: Simd, const PARTIAL: bool>(&self, s: S, c: usize, n: usize) -> [[S::V; 3]; 3] {
-        // SAFETY: see `run`.
-        unsafe {
-            taps::<_, PARTIAL>(Floats(s), self.weights.as_ptr().wrapping_add(c), self.geometry.channels, n)
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn group<S: Simd, const PARTIAL: bool, const GROUP: usize, const STRIDE: usize>(
-        &mut self,
-        s: S,
-        c: usize,
-        n: usize,
-        x: usize,
-        Sums { start, weights, low, high }: &Sums<S>,
-    ) {
-        // SAFETY: see `run`; the last column that is read belongs to the group's last output.
-        unsafe {
-            let pixel = self.geometry.pixel_stride;
-            let mut sums = [*start; GROUP];
-            for ky in 0..3 {
-                let row =
-                    self.rows[ky].as_ptr().offset(self.geometry.first_pixel(x) * pixel as isize + c as isize);
-                for column in 0..(GROUP - 1) * STRIDE + 3 {
-                    let value = simd::load::<S, PARTIAL>(s, row.add(column * pixel), n);
-                    for (output, sum) in sums.iter_mut().enumerate() {
-                        if column >= output * STRIDE && column < output * STRIDE + 3 {
-                            *sum = s.mul_add(value, weights[ky][column - output * STRIDE], *sum);
-                        }
-                    }
-                }
-            }
-            for (output, sum) in sums.into_iter().enumerate() {
-                self.finish::<S, PARTIAL>(s, c, n, x + output, s.clamp(sum, *low, *high));
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn single<S: Simd, const PARTIAL: bool>(
-        &mut self,
-        s: S,
-        c: usize,
-        n: usize,
-        x: usize,
-        Sums { start, weights, low, high }: &Sums<S>,
-    ) {
-        // SAFETY: see `run`.
-        unsafe {
-            let RowGeometry { pixel_stride, dilation, .. } = self.geometry;
-            let mut sum = *start;
-            let at = self.geometry.first_pixel(x) * pixel_stride as isize + c as isize;
-            for ky in 0..3 {
-                let row = self.rows[ky].as_ptr().offset(at);
-                for kx in 0..3 {
-                    let value = simd::load::<S, PARTIAL>(s, row.add(kx * dilation * pixel_stride), n);
-                    sum = s.mul_add(value, weights[ky][kx], sum);
-                }
-            }
-            self.finish::<S, PARTIAL>(s, c, n, x, s.clamp(sum, *low, *high));
-        }
-    }
-
-    /// An output some of whose pixels are missing.
-    #[inline(always)]
-    unsafe fn at_edge<S: Simd, const PARTIAL: bool>(
-        &mut self,
-        s: S,
-        c: usize,
-        n: usize,
-        x: usize,
-        Sums { start, weights, low, high }: &Sums<S>,
-    ) {
-        // SAFETY: see `run`; only pixels that are there are read.
-        unsafe {
-            let RowGeometry { pixel_stride, dilation, .. } = self.geometry;
-            let count = self.geometry.present.map_or(0, |present| present.count);
-            let mut sum = *start;
-            for kx in 0..3 {
-                let pixel = self.geometry.first_pixel(x) + (kx * dilation) as isize;
-                if pixel >= 0 && (pixel as usize) < count {
-                    continue;
-                }
-                let place = (kx, self.geometry.channels);
-                if let Some(outside) = outside::<_, PARTIAL>(Floats(s), self.epilogue, place, c, n) {
-                    sum = s.add(sum, outside);
-                }
-            }
-            for ky in 0..3 {
-                for kx in 0..3 {
-                    let pixel = self.geometry.first_pixel(x) + (kx * dilation) as isize;
-                    if pixel >= 0 && (pixel as usize) < count {
-                        let at = self.rows[ky].as_ptr().add(pixel as usize * pixel_stride + c);
-                        sum = s.mul_add(simd::load::<S, PARTIAL>(s, at, n), weights[ky][kx], sum);
-                    }
-                }
-            }
-            self.finish::<S, PARTIAL>(s, c, n, x, s.clamp(sum, *low, *high));
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn finish<S: Simd, const PARTIAL: bool>(&mut self, s: S, c: usize, n: usize, x: usize, sum: S::V) {
-        // SAFETY: see `run`.
-        unsafe {
-            let to = self.output.add(x * self.geometry.output_stride + c);
-            simd::store::<S, PARTIAL>(s, to, sum, n);
-        }
-    }
 }
 
 /// Rearranges a filter from `[channels][9]` (as weights are stored) to `[9][channels]`.

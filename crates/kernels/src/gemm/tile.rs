@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use crate::activation::Clamp;
 use crate::element::Element;
-use crate::simd::{self, Simd, TILE_VECTORS, TileWalk, VALUE};
+use crate::simd::{self, Pace, Simd, TILE_VECTORS, TileWalk, VALUE};
 
 /// Vectors of a neighbouring panel that a tile takes besides the panel of its own.
 #[derive(Clone, Copy)]
@@ -197,7 +197,8 @@ impl Tile {
             .map(|(len, tiles)| len.div_ceil((tiles * k).max(1)) * VALUE);
         // (Opaque: what the compiler sees through, it divides anew in every step.)
         let [ahead_step, next_step] = black_box(steps);
-        let steps = (ahead_step, next_step);
+        let pace =
+            Pace::new::<S>((segments, self.steps), (self.a_step, self.b_step), (ahead_step, next_step));
         let (mut ahead, mut next) = (self.ahead.start, self.next);
         let (mut left, mut a) = (rows, 0);
         for tile in 0..tiles {
@@ -213,13 +214,13 @@ impl Tile {
                         // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
                         $($height => unsafe {
                             if const { is_height($height, S::ROWS_OF_FOUR, true) } && vectors == 4 {
-                                self.walk::<S, C, $height, 4>(s, segments, a, b, c, (ahead, next), steps);
+                                self.walk::<S, C, $height, 4>(s, segments, a, b, c, (ahead, next), &pace);
                             } else if const { is_height($height, S::ROWS_OF_THREE, true) } && vectors == 3 {
-                                self.walk::<S, C, $height, 3>(s, segments, a, b, c, (ahead, next), steps);
+                                self.walk::<S, C, $height, 3>(s, segments, a, b, c, (ahead, next), &pace);
                             } else if const { is_height($height, S::TILE_ROWS, false) } && vectors == 2 {
-                                self.walk::<S, C, $height, 2>(s, segments, a, b, c, (ahead, next), steps);
+                                self.walk::<S, C, $height, 2>(s, segments, a, b, c, (ahead, next), &pace);
                             } else if const { is_height($height, S::ROWS_OF_ONE, false) } && vectors == 1 {
-                                self.walk::<S, C, $height, 1>(s, segments, a, b, c, (ahead, next), steps);
+                                self.walk::<S, C, $height, 1>(s, segments, a, b, c, (ahead, next), &pace);
                             } else {
                                 unreachable!("a tile of {vectors} vectors has no {height} rows");
                             }
@@ -249,7 +250,7 @@ impl Tile {
         b: *const f32,
         c: *mut C,
         (ahead, next): (*const f32, *const f32),
-        (ahead_step, next_step): (usize, usize),
+        pace: &Pace,
     ) {
         // SAFETY: all addresses lie within the matrices whose extents the callers of `gemm` and
         // `gemm_transposed_accumulate` checked; B is readable for whole tiles; C is touched for
@@ -257,21 +258,17 @@ impl Tile {
         unsafe {
             let walk = TileWalk {
                 segments,
-                steps: self.steps,
                 columns: self.columns,
                 half_step: self.half_step,
+                pace,
                 a,
                 a_row: self.a_row,
-                a_step: self.a_step,
                 b,
-                b_step: self.b_step,
                 others: self.b_others as usize,
                 ahead,
-                ahead_step,
                 next,
-                next_step,
             };
-            let sums = s.tile::<ROWS, VECTORS>(walk);
+            let mut sums = s.tile::<ROWS, VECTORS>(walk);
             // The usual end, with what all rows share loaded once. (Bounds are lowered where C is bf16; the
             // registers that they take there are better used where it is f32.)
             let usual = C::BF16 || self.lowered.is_none();
@@ -289,13 +286,17 @@ impl Tile {
                         (low[v], high[v]) = (s.sub(low[v], by), s.sub(high[v], by));
                     }
                 }
+                if self.accumulate {
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        for (v, sum) in sums.iter_mut().enumerate() {
+                            let before = c.add(row * self.c_row).offset(self.column::<S>(v));
+                            *sum = s.add(*sum, simd::load::<S, false>(s, before, S::LANES));
+                        }
+                    }
+                }
                 for (row, mut sums) in sums.into_iter().enumerate() {
                     let to = c.add(row * self.c_row);
                     for (v, sum) in sums.iter_mut().enumerate() {
-                        if self.accumulate {
-                            let before = to.offset(self.column::<S>(v));
-                            *sum = s.add(*sum, simd::load::<S, false>(s, before, S::LANES));
-                        }
                         *sum = s.clamp(s.add(*sum, bias[v]), low[v], high[v]);
                     }
                     for (first, sums) in (0..VECTORS).step_by(TILE_VECTORS).zip(sums.chunks(TILE_VECTORS)) {

@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::{Kernel, Simd, TILE_VECTORS, TileWalk, VALUE, x86_tile};
+use super::{Kernel, Simd, TILE_VECTORS, TileWalk, VALUE, WINDOWS, x86_tile, x86_windows};
+use crate::element::Element;
 
 /// Proof that AVX2, FMA and F16C are present.
 #[derive(Clone, Copy)]
@@ -67,6 +68,28 @@ impl Simd for Avx2 {
                 return x86_tile::in_ymm::<ROWS, VECTORS, PITCH>(walk);
             }
             x86_tile::in_one_ymm::<ROWS, VECTORS, PITCH>(walk)
+        }
+    }
+    #[inline(always)]
+    unsafe fn windows<E: Element, const STRIDE: usize, const FIRST: bool, const LAST: bool>(
+        self,
+        rows: [*const E; 3],
+        pixel: usize,
+        weights: &[[Self::V; 3]; 3],
+        sums: [Self::V; WINDOWS],
+    ) -> [Self::V; WINDOWS] {
+        let pixel = pixel * size_of::<E>();
+        unsafe {
+            match const { (STRIDE, E::BF16, E::F16) } {
+                (1, false, false) => x86_windows::every_f32::<E, FIRST, LAST>(rows, pixel, weights, sums),
+                (1, true, _) => x86_windows::every_bf16::<E, FIRST, LAST>(rows, pixel, weights, sums),
+                (1, ..) => x86_windows::every_f16::<E, FIRST, LAST>(rows, pixel, weights, sums),
+                (_, false, false) => {
+                    x86_windows::every_other_f32::<E, FIRST, LAST>(rows, pixel, weights, sums)
+                }
+                (_, true, _) => x86_windows::every_other_bf16::<E, FIRST, LAST>(rows, pixel, weights, sums),
+                _ => x86_windows::every_other_f16::<E, FIRST, LAST>(rows, pixel, weights, sums),
+            }
         }
     }
     #[inline(always)]

@@ -12,6 +12,8 @@ mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86_tile;
+#[cfg(target_arch = "x86_64")]
+mod x86_windows;
 
 use half::{bf16, f16};
 
@@ -171,6 +173,33 @@ pub(crate) trait Simd: Copy {
         // SAFETY: the caller's promise, see `TileWalk`.
         unsafe { walk.sums::<Self, ROWS, VECTORS>(self) }
     }
+    /// Adds [`WINDOWS`] neighbouring 3×3 windows, `STRIDE` (1 or 2) pixels apart, to `sums`: column by column and, in
+    /// a column, row by row. The rows begin with the first window's pixels, `pixel` values apart. The `FIRST` column
+    /// of the first window, and the `LAST` one of the last, may be missing; they are not read then.
+    #[inline(always)]
+    unsafe fn windows<E: Element, const STRIDE: usize, const FIRST: bool, const LAST: bool>(
+        self,
+        rows: [*const E; 3],
+        pixel: usize,
+        weights: &[[Self::V; 3]; 3],
+        mut sums: [Self::V; WINDOWS],
+    ) -> [Self::V; WINDOWS] {
+        let columns = (WINDOWS - 1) * STRIDE + 3;
+        for column in usize::from(!FIRST)..columns - usize::from(!LAST) {
+            for (row, weights) in rows.iter().zip(weights) {
+                // SAFETY: the pixels are there (the caller's promise).
+                unsafe {
+                    let value = Vectors::load(self, row.wrapping_add(column * pixel));
+                    for (window, sum) in sums.iter_mut().enumerate() {
+                        if column >= window * STRIDE && column < window * STRIDE + 3 {
+                            *sum = self.mul_add(value, weights[column - window * STRIDE], *sum);
+                        }
+                    }
+                }
+            }
+        }
+        sums
+    }
     /// Asks for the cache line at `at`, which may be any address, into the second-level cache.
     unsafe fn prefetch(self, at: *const f32);
     /// `v` in the lanes where low < x < high, else 0.
@@ -183,25 +212,76 @@ pub(crate) trait Simd: Copy {
 #[derive(Clone, Copy)]
 pub(crate) struct TileWalk<'a> {
     pub segments: &'a [*const f32],
-    /// In each segment.
-    pub steps: usize,
     /// Columns that are wanted of the tile's vectors.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub columns: usize,
     /// Whether, where values are pairs, the first half of one more is left.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub half_step: bool,
+    pub pace: &'a Pace,
     pub a: usize,
     pub a_row: usize,
-    pub a_step: usize,
     pub b: *const f32,
-    pub b_step: usize,
     /// How far it is from a row of B to the vectors beyond [`TILE_VECTORS`], which lie in another panel.
     pub others: usize,
     pub ahead: *const f32,
-    pub ahead_step: usize,
     pub next: *const f32,
+}
+
+/// How all tiles of a product walk. (Laid out for the assembly of x86_tile.rs.)
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Pace {
+    /// From what is asked for in one step to what is in the next; the same for `next`.
+    pub ahead_step: usize,
     pub next_step: usize,
+    pub a_step: usize,
+    pub b_step: usize,
+    /// Steps in each segment: so many times eight, so many times four, and so many. In those taken together values of
+    /// A lie side by side in a row, and rows of B in a panel; in eight what comes is asked for less often than in every
+    /// step, where that is often enough.
+    pub eights: usize,
+    pub fours: usize,
+    pub ones: usize,
+    /// Where the segments end,
+    pub segments_end: *const *const f32,
+    /// and how far it is from what is asked for to what is so many steps later.
+    pub ahead_fours: usize,
+    pub next_eights: usize,
+}
+
+impl Pace {
+    /// Of `steps` steps in each of the segments.
+    #[inline(always)]
+    pub fn new<S: Simd>(
+        (segments, steps): (&[*const f32], usize),
+        (a_step, b_step): (usize, usize),
+        (ahead_step, next_step): (usize, usize),
+    ) -> Self {
+        const LINE: usize = 64;
+        let side_by_side = a_step == VALUE && b_step == S::LANES * TILE_VECTORS * VALUE;
+        // (Of the lines ahead each is asked for twice: once was a twentieth slower in bf16.)
+        let seldom = 4 * ahead_step <= LINE && 8 * next_step <= LINE;
+        let eights = if side_by_side && seldom { steps / 8 } else { 0 };
+        let fours = if side_by_side { (steps - 8 * eights) / 4 } else { 0 };
+        Self {
+            ahead_step,
+            next_step,
+            a_step,
+            b_step,
+            eights,
+            fours,
+            ones: steps - 8 * eights - 4 * fours,
+            segments_end: segments.as_ptr_range().end,
+            ahead_fours: 4 * ahead_step,
+            next_eights: 8 * next_step,
+        }
+    }
+
+    /// Steps in each segment.
+    pub fn steps(&self) -> usize {
+        8 * self.eights + 4 * self.fours + self.ones
+    }
 }
 
 impl TileWalk<'_> {
@@ -215,14 +295,14 @@ impl TileWalk<'_> {
     /// [`Simd::tile`], for any instruction set.
     #[inline(always)]
     unsafe fn sums<S: Simd, const ROWS: usize, const VECTORS: usize>(self, s: S) -> [[S::V; VECTORS]; ROWS] {
-        let Self { a_row, a_step, b_step, ahead_step, next_step, .. } = self;
+        let Self { a_row, pace: &Pace { a_step, b_step, ahead_step, next_step, .. }, .. } = self;
         let (mut b, mut ahead, mut next) = (self.b, self.ahead, self.next);
         // SAFETY: A and B are there as far as the walk goes (the caller's promise).
         unsafe {
             let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
             for segment in self.segments {
                 let mut a = segment.wrapping_byte_add(self.a);
-                let mut left = self.steps;
+                let mut left = self.pace.steps();
                 while S::LANE_STEPS > 0 && a_row > VALUE && a_step == VALUE && left >= S::LANE_STEPS {
                     s.lane_steps::<ROWS, VECTORS>(&mut sums, (a, a_row / VALUE), (b, b_step / VALUE));
                     for _ in 0..S::LANE_STEPS {
@@ -262,6 +342,9 @@ pub(crate) const MOST_LANES: usize = 16;
 
 /// Bytes of a value of the matrices of a GEMM tile.
 pub(crate) const VALUE: usize = size_of::<f32>();
+
+/// Windows that [`Simd::windows`] takes at a time.
+pub(crate) const WINDOWS: usize = 4;
 
 /// Vectors side by side in a GEMM tile.
 pub(crate) const TILE_VECTORS: usize = 2;

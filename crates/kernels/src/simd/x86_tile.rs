@@ -10,10 +10,16 @@ use super::{TileWalk, VALUE};
 
 /// A row of a tile in step `$k` from where the pointers are: its value of A, at `$a`, into each of its sums.
 macro_rules! add_row {
-    (($multiply:tt $v:tt [$($columns:tt)*] $scalar:tt), $k:literal, $row:literal, $a:literal, [$($sum:literal)*]) => {
+    ($with:tt, $k:literal, $row:literal, $a:literal, $sums:tt) => {
+        add_row!($with, $k, if ("{rows} > ", $row), $a, $sums)
+    };
+    (
+        ($multiply:tt $v:tt [$($columns:tt)*] $scalar:tt), $k:literal,
+        if ($($condition:tt)*), $a:literal, [$($sum:literal)*]
+    ) => {
         concat!(
-            ".if {rows} > ",
-            $row,
+            ".if ",
+            $($condition)*,
             "\n",
             "vbroadcastss ",
             $scalar,
@@ -31,7 +37,10 @@ macro_rules! add_row {
 /// [`add_row`] of a tile of two vectors.
 macro_rules! row {
     (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal, $row:literal, $a:literal, $left:literal, $right:literal) => {
-        add_row!(($multiply $v [$columns $more] $scalar), $k, $row, $a, [$left $right])
+        row!(($multiply $v $columns $more $scalar), $k, $row, if ("{rows} > ", $row), $a, $left, $right)
+    };
+    (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal, $row:literal, if $condition:tt, $a:literal, $left:literal, $right:literal) => {
+        add_row!(($multiply $v [$columns $more] $scalar), $k, if $condition, $a, [$left $right])
     };
 }
 
@@ -39,6 +48,9 @@ macro_rules! row {
 macro_rules! row_of_one {
     (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal, $row:literal, $a:literal, $left:literal, $right:literal) => {
         add_row!(($multiply $v [$columns] $scalar), $k, $row, $a, [$row])
+    };
+    (($multiply:tt $v:tt $columns:tt $more:tt $scalar:tt), $k:literal, $row:literal, if $condition:tt, $a:literal, $left:literal, $right:literal) => {
+        add_row!(($multiply $v [$columns] $scalar), $k, if $condition, $a, [$row])
     };
 }
 
@@ -63,7 +75,8 @@ macro_rules! step {
             $row!(($multiply $v $columns $more $scalar), $k, 2, "{p0} + {row} * 2", 4, 5),
             $row!(($multiply $v $columns $more $scalar), $k, 3, "{p0} + {row3}", 6, 7),
             $row!(($multiply $v $columns $more $scalar), $k, 4, "{p0} + {row} * 4", 8, 9),
-            $row!(($multiply $v $columns $more $scalar), $k, 5, "{p5}", 10, 11),
+            $row!(($multiply $v $columns $more $scalar), $k, 5, if ("{rows} == 6"), "{p0} + {p5}", 10, 11),
+            $row!(($multiply $v $columns $more $scalar), $k, 5, if ("{rows} > 6"), "{p5}", 10, 11),
             $row!(($multiply $v $columns $more $scalar), $k, 6, "{p5} + {row}", 12, 13),
             $row!(($multiply $v $columns $more $scalar), $k, 7, "{p5} + {row} * 2", 14, 15),
             $row!(($multiply $v $columns $more $scalar), $k, 8, "{p5} + {row3}", 16, 17),
@@ -72,8 +85,6 @@ macro_rules! step {
             $row!(($multiply $v $columns $more $scalar), $k, 11, "{p10} + {row}", 22, 23),
             $row!(($multiply $v $columns $more $scalar), $k, 12, "{p10} + {row} * 2", 24, 25),
             $row!(($multiply $v $columns $more $scalar), $k, 13, "{p10} + {row3}", 26, 27),
-            "prefetcht1 [{ahead}]\n",
-            "add {ahead}, [{steps}]\n",
         )
     };
 }
@@ -97,8 +108,6 @@ macro_rules! step_of_three {
             add_row!($with, $k, 6, "{p5} + {row}", [18 19 20]),
             add_row!($with, $k, 7, "{p5} + {row} * 2", [21 22 23]),
             add_row!($with, $k, 8, "{p5} + {row3}", [24 25 26]),
-            "prefetcht1 [{ahead}]\n",
-            "add {ahead}, [{steps}]\n",
         )
     };
 }
@@ -120,8 +129,34 @@ macro_rules! step_of_four {
             add_row!($with, $k, 3, "{p0} + {row3}", [12 13 14 15]),
             add_row!($with, $k, 4, "{p0} + {row} * 4", [16 17 18 19]),
             add_row!($with, $k, 5, "{p5}", [20 21 22 23]),
-            "prefetcht1 [{ahead}]\n",
-            "add {ahead}, [{steps}]\n",
+        )
+    };
+}
+
+/// Asks for what comes in one step.
+macro_rules! ask {
+    () => {
+        concat!("prefetcht1 [{ahead}]\n", "add {ahead}, [{pace}]\n")
+    };
+}
+
+/// Moves the pointers to rows of A on by `$bytes`.
+macro_rules! go_on {
+    ($bytes:literal) => {
+        concat!(
+            "add {p0}, ",
+            $bytes,
+            "\n",
+            ".if {rows} > 6 || {vectors} > 2\n",
+            "add {p5}, ",
+            $bytes,
+            "\n",
+            ".endif\n",
+            ".if {rows} > 10 && {vectors} < 3\n",
+            "add {p10}, ",
+            $bytes,
+            "\n",
+            ".endif\n",
         )
     };
 }
@@ -148,103 +183,116 @@ macro_rules! sums {
             walk: TileWalk,
         ) -> [[$vector; VECTORS]; ROWS] {
             debug_assert!($vectors * ROWS <= $count && VECTORS <= $vectors);
+            if walk.pace.steps() == 0 || walk.segments.is_empty() {
+                return [[$zero(); VECTORS]; ROWS];
+            }
             let mut sums = [$zero(); $count];
-            let segments = walk.segments.as_ptr_range();
-            // Four steps at a time where the values of a row of A, and the rows of a panel of B,
-            // follow one another.
-            let fours = if walk.a_step == VALUE && walk.b_step == PITCH { walk.steps / 4 } else { 0 };
-            // What is read from memory: there are not registers enough.
-            let steps = [
-                walk.ahead_step,
-                walk.next_step,
-                walk.b_step,
-                walk.a,
-                fours,
-                walk.steps - 4 * fours,
-                segments.end.addr(),
-            ];
-            if walk.steps > 0 && !walk.segments.is_empty() {
-                // SAFETY: the caller's promises; prefetching touches nothing.
-                unsafe {
-                    std::arch::asm!(
-                        $(concat!($clear, " ", $register, ", ", $register, ", ", $register),)*
-                        // A segment.
-                        "2:",
-                        "mov {p0}, [{segment}]",
-                        "add {p0}, [{steps} + 24]",
-                        "lea {p5}, [{p0} + {row} * 4]",
-                        "add {p5}, {row}",
-                        ".if {vectors} < 3",
-                        "lea {p10}, [{p5} + {row} * 4]",
-                        "add {p10}, {row}",
-                        ".endif",
-                        "mov {left}, [{steps} + 32]",
-                        "test {left}, {left}",
-                        "jz 4f",
-                        // Four steps.
-                        ".p2align 4",
-                        "3:",
-                        $step!($($row)? ($multiply $v [$($columns)*] $scalar), 0),
-                        $step!($($row)? ($multiply $v [$($columns)*] $scalar), 1),
-                        "prefetcht1 [{next}]",
-                        "add {next}, [{steps} + 8]",
-                        "add {next}, [{steps} + 8]",
-                        $step!($($row)? ($multiply $v [$($columns)*] $scalar), 2),
-                        $step!($($row)? ($multiply $v [$($columns)*] $scalar), 3),
-                        "prefetcht1 [{next}]",
-                        "add {next}, [{steps} + 8]",
-                        "add {next}, [{steps} + 8]",
-                        "add {p0}, 16",
-                        "add {p5}, 16",
-                        ".if {vectors} < 3",
-                        "add {p10}, 16",
-                        ".endif",
-                        "add {b}, 4 * {pitch}",
-                        "dec {left}",
-                        "jnz 3b",
-                        // What is left, one by one.
-                        "4:",
-                        "mov {left}, [{steps} + 40]",
-                        "test {left}, {left}",
-                        "jz 6f",
-                        "5:",
-                        $step!($($row)? ($multiply $v [$($columns)*] $scalar), 0),
-                        "prefetcht1 [{next}]",
-                        "add {next}, [{steps} + 8]",
-                        "add {p0}, {step}",
-                        "add {p5}, {step}",
-                        ".if {vectors} < 3",
-                        "add {p10}, {step}",
-                        ".endif",
-                        "add {b}, [{steps} + 16]",
-                        "dec {left}",
-                        "jnz 5b",
-                        "6:",
-                        "add {segment}, 8",
-                        "cmp {segment}, [{steps} + 48]",
-                        "jne 2b",
-                        rows = const ROWS,
-                        vectors = const $vectors,
-                        bytes = const $lanes * VALUE,
-                        pitch = const PITCH,
-                        segment = inout(reg) segments.start => _,
-                        steps = in(reg) steps.as_ptr(),
-                        row = in(reg) walk.a_row,
-                        row3 = in(reg) 3 * walk.a_row,
-                        step = in(reg) walk.a_step,
-                        b = inout(reg) walk.b => _,
-                        ahead = inout(reg) walk.ahead => _,
-                        next = inout(reg) walk.next => _,
-                        p0 = out(reg) _,
-                        p5 = out(reg) _,
-                        p10 = inout(reg) walk.others => _,
-                        left = out(reg) _,
-                        $(out($columns) _,)*
-                        out($scalar) _,
-                        $(out($register) sums[$sum],)*
-                        options(nostack, readonly),
-                    );
-                }
+            // SAFETY: the caller's promises; prefetching touches nothing.
+            unsafe {
+                std::arch::asm!(
+                    $(concat!($clear, " ", $register, ", ", $register, ", ", $register),)*
+                    // A segment.
+                    "2:",
+                    "mov {p0}, [{segment}]",
+                    "add {p0}, {a}",
+                    ".if {rows} == 6 && {vectors} < 3",
+                    "lea {p5}, [{row} + {row} * 4]",
+                    ".else",
+                    "lea {p5}, [{p0} + {row} * 4]",
+                    "add {p5}, {row}",
+                    ".endif",
+                    ".if {vectors} < 3",
+                    "lea {p10}, [{p5} + {row} * 4]",
+                    "add {p10}, {row}",
+                    ".endif",
+                    "mov {left}, [{pace} + 32]",
+                    "test {left}, {left}",
+                    "jz 7f",
+                    // Eight steps.
+                    ".p2align 4",
+                    "3:",
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 0),
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 1),
+                    "prefetcht1 [{ahead}]",
+                    "add {ahead}, [{pace} + 64]",
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 2),
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 3),
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 4),
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 5),
+                    "prefetcht1 [{ahead}]",
+                    "add {ahead}, [{pace} + 64]",
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 6),
+                    "prefetcht1 [{next}]",
+                    "add {next}, [{pace} + 72]",
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 7),
+                    go_on!(32),
+                    "add {b}, 8 * {pitch}",
+                    "dec {left}",
+                    "jnz 3b",
+                    "7:",
+                    "mov {left}, [{pace} + 40]",
+                    "test {left}, {left}",
+                    "jz 4f",
+                    // Four steps.
+                    ".p2align 4",
+                    "8:",
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 0),
+                    ask!(),
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 1),
+                    ask!(),
+                    "prefetcht1 [{next}]",
+                    "add {next}, [{pace} + 8]",
+                    "add {next}, [{pace} + 8]",
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 2),
+                    ask!(),
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 3),
+                    ask!(),
+                    "prefetcht1 [{next}]",
+                    "add {next}, [{pace} + 8]",
+                    "add {next}, [{pace} + 8]",
+                    go_on!(16),
+                    "add {b}, 4 * {pitch}",
+                    "dec {left}",
+                    "jnz 8b",
+                    // What is left, one by one.
+                    "4:",
+                    "mov {left}, [{pace} + 48]",
+                    "test {left}, {left}",
+                    "jz 6f",
+                    "5:",
+                    $step!($($row)? ($multiply $v [$($columns)*] $scalar), 0),
+                    ask!(),
+                    "prefetcht1 [{next}]",
+                    "add {next}, [{pace} + 8]",
+                    go_on!("[{pace} + 16]"),
+                    "add {b}, [{pace} + 24]",
+                    "dec {left}",
+                    "jnz 5b",
+                    "6:",
+                    "add {segment}, 8",
+                    "cmp {segment}, [{pace} + 56]",
+                    "jne 2b",
+                    rows = const ROWS,
+                    vectors = const $vectors,
+                    bytes = const $lanes * VALUE,
+                    pitch = const PITCH,
+                    segment = inout(reg) walk.segments.as_ptr() => _,
+                    pace = in(reg) walk.pace,
+                    a = in(reg) walk.a,
+                    row = in(reg) walk.a_row,
+                    row3 = in(reg) 3 * walk.a_row,
+                    b = inout(reg) walk.b => _,
+                    ahead = inout(reg) walk.ahead => _,
+                    next = inout(reg) walk.next => _,
+                    p0 = out(reg) _,
+                    p5 = out(reg) _,
+                    p10 = inout(reg) walk.others => _,
+                    left = out(reg) _,
+                    $(out($columns) _,)*
+                    out($scalar) _,
+                    $(out($register) sums[$sum],)*
+                    options(nostack, readonly),
+                );
             }
             let mut found = [[$zero(); VECTORS]; ROWS];
             for (found, sums) in found.iter_mut().zip(sums.chunks_exact($vectors)) {
