@@ -197,10 +197,10 @@ impl Tile {
             .map(|(len, tiles)| len.div_ceil((tiles * k).max(1)) * VALUE);
         // (Opaque: what the compiler sees through, it divides anew in every step.)
         let [ahead_step, next_step] = black_box(steps);
-        let pace =
+        let mut pace =
             Pace::new::<S>((segments, self.steps), (self.a_step, self.b_step), (ahead_step, next_step));
         let (mut ahead, mut next) = (self.ahead.start, self.next);
-        let (mut left, mut a) = (rows, 0);
+        let mut left = rows;
         for tile in 0..tiles {
             if let Some((_, second)) = second.filter(|(turn, _)| tile == *turn) {
                 ahead = second;
@@ -214,13 +214,13 @@ impl Tile {
                         // SAFETY: the caller's promise covers `rows` rows, of which `left` are left.
                         $($height => unsafe {
                             if const { is_height($height, S::ROWS_OF_FOUR, true) } && vectors == 4 {
-                                self.walk::<S, C, $height, 4>(s, segments, a, b, c, (ahead, next), &pace);
+                                self.walk::<S, C, $height, 4>(s, segments, b, c, (ahead, next), &pace);
                             } else if const { is_height($height, S::ROWS_OF_THREE, true) } && vectors == 3 {
-                                self.walk::<S, C, $height, 3>(s, segments, a, b, c, (ahead, next), &pace);
+                                self.walk::<S, C, $height, 3>(s, segments, b, c, (ahead, next), &pace);
                             } else if const { is_height($height, S::TILE_ROWS, false) } && vectors == 2 {
-                                self.walk::<S, C, $height, 2>(s, segments, a, b, c, (ahead, next), &pace);
+                                self.walk::<S, C, $height, 2>(s, segments, b, c, (ahead, next), &pace);
                             } else if const { is_height($height, S::ROWS_OF_ONE, false) } && vectors == 1 {
-                                self.walk::<S, C, $height, 1>(s, segments, a, b, c, (ahead, next), &pace);
+                                self.walk::<S, C, $height, 1>(s, segments, b, c, (ahead, next), &pace);
                             } else {
                                 unreachable!("a tile of {vectors} vectors has no {height} rows");
                             }
@@ -230,7 +230,7 @@ impl Tile {
                 };
             }
             walk!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-            a += height * self.a_row;
+            pace.a += height * self.a_row;
             c = c.wrapping_add(height * self.c_row);
             ahead = ahead.wrapping_byte_add(ahead_step * k);
             next = next.wrapping_byte_add(next_step * k);
@@ -238,15 +238,13 @@ impl Tile {
         }
     }
 
-    /// One tile of `ROWS` rows and `VECTORS` vectors of columns; its rows of A begin `a` bytes
-    /// into each segment.
+    /// One tile of `ROWS` rows and `VECTORS` vectors of columns.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     unsafe fn walk<S: Simd, C: Element, const ROWS: usize, const VECTORS: usize>(
         self,
         s: S,
         segments: &[*const f32],
-        a: usize,
         b: *const f32,
         c: *mut C,
         (ahead, next): (*const f32, *const f32),
@@ -261,7 +259,6 @@ impl Tile {
                 columns: self.columns,
                 half_step: self.half_step,
                 pace,
-                a,
                 a_row: self.a_row,
                 b,
                 others: self.b_others as usize,

@@ -34,7 +34,8 @@ unsafe fn last_half<const ROWS: usize, const VECTORS: usize>(
         for (v, sum) in sums.iter_mut().enumerate() {
             // SAFETY: the caller's promise. (The lower half of a lane is the first of its pair.)
             unsafe {
-                let a = segment.byte_add(walk.a + row * walk.a_row + walk.pace.steps() * walk.pace.a_step);
+                let a =
+                    segment.byte_add(walk.pace.a + row * walk.a_row + walk.pace.steps() * walk.pace.a_step);
                 let a = _mm512_set1_epi32(i32::from(a.cast::<u16>().read_unaligned()));
                 let b = walk.vector::<Avx512>(v).byte_add(walk.pace.steps() * walk.pace.b_step);
                 let b = _mm512_loadu_si512(b.cast());

@@ -209,6 +209,7 @@ pub(crate) trait Simd: Copy {
 /// The way of a GEMM tile through k: row r of A continues in each of the segments at
 /// `a + r·a_row`, with a value every `a_step`; the rows of B follow one another over all segments,
 /// `b_step` apart. `ahead` and `next`, any addresses, are asked for on the way. Strides are in bytes.
+/// (Some of these are in `pace`.)
 #[derive(Clone, Copy)]
 pub(crate) struct TileWalk<'a> {
     pub segments: &'a [*const f32],
@@ -219,7 +220,6 @@ pub(crate) struct TileWalk<'a> {
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub half_step: bool,
     pub pace: &'a Pace,
-    pub a: usize,
     pub a_row: usize,
     pub b: *const f32,
     /// How far it is from a row of B to the vectors beyond [`TILE_VECTORS`], which lie in another panel.
@@ -235,19 +235,25 @@ pub(crate) struct Pace {
     /// From what is asked for in one step to what is in the next; the same for `next`.
     pub ahead_step: usize,
     pub next_step: usize,
-    pub a_step: usize,
+    /// Where the rows of the tile at work begin in each segment.
+    pub a: usize,
     pub b_step: usize,
-    /// Steps in each segment: so many times eight, so many times four, and so many. In those taken together values of
-    /// A lie side by side in a row, and rows of B in a panel; in eight what comes is asked for less often than in every
-    /// step, where that is often enough.
+    /// Steps in each segment: so many times eight, and four, whose values of A lie side by side in a row, and rows of B in
+    /// a panel,
     pub eights: usize,
     pub fours: usize,
+    /// and others, besides those of `apart`.
     pub ones: usize,
-    /// Where the segments end,
+    /// Where the segments end.
     pub segments_end: *const *const f32,
-    /// and how far it is from what is asked for to what is so many steps later.
+    /// How far it is from what is asked for to what is so many steps later. (In eights and in fours that lie apart it is
+    /// asked for less often than in every step, where that is often enough.)
     pub ahead_fours: usize,
     pub next_eights: usize,
+    /// So many times four steps whose values lie further apart.
+    pub apart: usize,
+    pub next_fours: usize,
+    pub a_step: usize,
 }
 
 impl Pace {
@@ -260,27 +266,35 @@ impl Pace {
     ) -> Self {
         const LINE: usize = 64;
         let side_by_side = a_step == VALUE && b_step == S::LANES * TILE_VECTORS * VALUE;
-        // (Of the lines ahead each is asked for twice: once was a twentieth slower in bf16.)
-        let seldom = 4 * ahead_step <= LINE && 8 * next_step <= LINE;
-        let eights = if side_by_side && seldom { steps / 8 } else { 0 };
-        let fours = if side_by_side { (steps - 8 * eights) / 4 } else { 0 };
+        // (Of the lines ahead each is asked for twice in eight steps: once was a twentieth slower in bf16.)
+        let seldom = 4 * ahead_step.max(next_step) <= LINE;
+        let eights = if side_by_side && seldom && 8 * next_step <= LINE { steps / 8 } else { 0 };
+        let left = steps - 8 * eights;
+        let (fours, apart) = match (side_by_side, seldom) {
+            (true, _) => (left / 4, 0),
+            (false, true) => (0, left / 4),
+            (false, false) => (0, 0),
+        };
         Self {
             ahead_step,
             next_step,
-            a_step,
+            a: 0,
             b_step,
             eights,
             fours,
-            ones: steps - 8 * eights - 4 * fours,
+            ones: left - 4 * (fours + apart),
             segments_end: segments.as_ptr_range().end,
             ahead_fours: 4 * ahead_step,
             next_eights: 8 * next_step,
+            apart,
+            next_fours: 4 * next_step,
+            a_step,
         }
     }
 
     /// Steps in each segment.
     pub fn steps(&self) -> usize {
-        8 * self.eights + 4 * self.fours + self.ones
+        8 * self.eights + 4 * (self.fours + self.apart) + self.ones
     }
 }
 
@@ -301,7 +315,7 @@ impl TileWalk<'_> {
         unsafe {
             let mut sums = [[s.splat(0.0); VECTORS]; ROWS];
             for segment in self.segments {
-                let mut a = segment.wrapping_byte_add(self.a);
+                let mut a = segment.wrapping_byte_add(self.pace.a);
                 let mut left = self.pace.steps();
                 while S::LANE_STEPS > 0 && a_row > VALUE && a_step == VALUE && left >= S::LANE_STEPS {
                     s.lane_steps::<ROWS, VECTORS>(&mut sums, (a, a_row / VALUE), (b, b_step / VALUE));
