@@ -4,8 +4,8 @@
 //! share these. A thread that holds tiles, even if it sleeps, therefore leaves the other one few: while
 //! a block of sums is at work in all eight registers nearly every instruction waits for an earlier one to
 //! retire, and takes four times as long. On Emerald Rapids what streams of tile instructions take, once slow,
-//! fits 93 cycles from naming to retirement, with 10.6 registers to name beside those in use (docs/performance.md).
-//! Then a block of fewer sums is the faster, although it loads more.
+//! fits 93 cycles from naming to retirement, with 10.6 registers to name beside those in use
+//! (docs/performance-notes.md). Then a block of fewer sums is the faster, although it loads more.
 //!
 //! Neither processor nor system tells; so each thread tries it, every half a millisecond or so.
 
