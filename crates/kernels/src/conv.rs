@@ -7,7 +7,7 @@ use crate::depthwise::Present;
 use crate::element::Element;
 use crate::gemm::{Across, Epilogue, MatrixMut, PackedB, Panels, Tile, panel_width};
 use crate::isa::Isa;
-use crate::simd::{Kernel, Simd, TILE_VECTORS, VALUE, dispatch};
+use crate::simd::{Kernel, Simd, TILE_VECTORS, VALUE};
 
 /// How a row of output pixels reads a padded input row without gaps between its pixels: output x,
 /// tap k reads pixel `x * stride + k * dilation`. (Of a row that has no padding of its own, see [`Unpadded`].)
@@ -83,7 +83,7 @@ pub fn convolve_rows<C: Element>(
     // SAFETY: the rows have the pixels that are present, and so has what is beyond, if any are not; the filter's
     // panels from `first_column` on cover the output's columns, and so do the epilogue's values.
     unsafe {
-        dispatch(
+        C::convolution(
             filter.isa,
             ConvolveRows { geometry, unpadded, inputs, filter, first_column, output, epilogue },
         );
@@ -105,7 +105,7 @@ pub(crate) fn check_columns(
     epilogue.check(outputs);
 }
 
-struct ConvolveRows<'a, C> {
+pub(crate) struct ConvolveRows<'a, C> {
     geometry: ConvGeometry,
     unpadded: Unpadded<'a>,
     inputs: &'a [[&'a [f32]; 3]],

@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use crate::activation::Clamp;
 use crate::buffer::Buffer;
+use crate::element::Element;
 use crate::isa::Isa;
 use crate::parallel::Parts;
 use crate::simd::{self, Kernel, Simd, TILE_VECTORS, VALUE, dispatch};
@@ -24,6 +25,9 @@ pub(crate) use tile::{Across, Panels, Place, Tile};
 /// Steps of k that a tile walks at a time. (A panel of B of this depth does not stay in the L1 cache where
 /// vectors are wide, but shorter blocks, whose sums pass through C more often, are slower.)
 const K_BLOCK: usize = 512;
+
+/// All of k at a time, where C has no room for partial sums.
+pub(crate) const WHOLE_K: usize = usize::MAX;
 
 /// A row-major matrix inside a slice; rows may be further apart than they are long.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +90,13 @@ impl<'a, T> MatrixMut<'a, T> {
         assert!(column <= self.columns, "column {column} of {}", self.columns);
         let data = self.data.wrapping_add(column);
         [Self { columns: column, ..self }, Self { data, columns: self.columns - column, ..self }]
+    }
+
+    /// Some of its rows, lent.
+    pub(crate) fn some_rows(&mut self, rows: Range<usize>) -> MatrixMut<'_, T> {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?}");
+        let data = self.data.wrapping_add(rows.start * self.stride);
+        MatrixMut { data, rows: rows.len(), slice: PhantomData, ..*self }
     }
 
     /// The same matrix, lent.
@@ -276,12 +287,34 @@ impl Epilogue<'_> {
     }
 }
 
+/// Memory that is asked for, whatever it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'a> {
+    start: *const f32,
+    /// In values of 32 bits.
+    len: usize,
+    memory: PhantomData<&'a ()>,
+}
+
+impl<'a> Span<'a> {
+    /// All of `values`.
+    pub fn of<T: Element>(values: &'a [T]) -> Self {
+        Self { start: values.as_ptr().cast(), len: size_of_val(values) / VALUE, memory: PhantomData }
+    }
+}
+
+impl Default for Span<'_> {
+    fn default() -> Self {
+        Self::of::<f32>(&[])
+    }
+}
+
 /// Memory that the caller of a product reads or writes after it. It is asked for while the product
 /// is at work, which leaves the memory idle: what comes next then finds it in the cache.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ahead<'a> {
     /// The one, then the other.
-    pub values: [&'a [f32]; 2],
+    pub values: [Span<'a>; 2],
     /// Whether a product of the same rows with as many columns of B behind these follows, if there are any: what it
     /// begins with is asked for.
     pub columns: bool,
@@ -289,21 +322,21 @@ pub struct Ahead<'a> {
 
 impl<'a> Ahead<'a> {
     /// Values that are asked for, the one, then the other.
-    pub fn of(values: [&'a [f32]; 2]) -> Self {
-        Self { values, columns: false }
+    pub fn of<T: Element>(values: [&'a [T]; 2]) -> Self {
+        Self { values: values.map(Span::of), columns: false }
     }
 
-    /// The share of one of `panels` panels of columns: where it begins and how many values it has.
-    fn share(&self, panel: usize, panels: usize) -> (*const f32, usize) {
+    /// The share of one of `panels` panels of columns: where it begins and how many values of 32 bits it has.
+    pub(crate) fn share(&self, panel: usize, panels: usize) -> (*const f32, usize) {
         let [first, second] = self.values;
         // Each part is asked for during its share of the panels.
-        let total = first.len() + second.len();
-        let turn = if total == 0 { 0 } else { (panels * first.len()).div_ceil(total) };
+        let total = first.len + second.len;
+        let turn = if total == 0 { 0 } else { (panels * first.len).div_ceil(total) };
         let (part, panel, panels) =
             if panel < turn { (first, panel, turn) } else { (second, panel - turn, panels - turn) };
-        let len = part.len().div_ceil(panels.max(1));
-        let start = (panel * len).min(part.len());
-        (part.as_ptr().wrapping_add(start), len.min(part.len() - start))
+        let len = part.len.div_ceil(panels.max(1));
+        let start = (panel * len).min(part.len);
+        (part.start.wrapping_add(start), len.min(part.len - start))
     }
 }
 
@@ -324,7 +357,8 @@ pub fn gemm(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilog
 /// # Panics
 /// As [`gemm`].
 pub fn gemm_accumulate(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
-    Gemm { a, b, first_column, c, epilogue, ahead: Ahead::default(), accumulate: true }.checked();
+    Gemm { a, b, first_column, c, epilogue, ahead: Ahead::default(), accumulate: true, k_block: K_BLOCK }
+        .checked();
 }
 
 /// [`gemm`], which asks for `ahead` meanwhile.
@@ -339,7 +373,7 @@ pub fn gemm_ahead(
     epilogue: Epilogue,
     ahead: Ahead,
 ) {
-    Gemm { a, b, first_column, c, epilogue, ahead, accumulate: false }.checked();
+    Gemm { a, b, first_column, c, epilogue, ahead, accumulate: false, k_block: K_BLOCK }.checked();
 }
 
 /// Columns of B that share a panel: the granularity of [`gemm`]'s `first_column`.
@@ -347,19 +381,21 @@ pub fn column_step(isa: Isa) -> usize {
     panel_width(isa)
 }
 
-struct Gemm<'a> {
-    a: MatrixRef<'a>,
-    b: &'a PackedB,
-    first_column: usize,
-    c: MatrixMut<'a>,
-    epilogue: Epilogue<'a>,
-    ahead: Ahead<'a>,
-    accumulate: bool,
+pub(crate) struct Gemm<'a, C = f32> {
+    pub a: MatrixRef<'a>,
+    pub b: &'a PackedB,
+    pub first_column: usize,
+    pub c: MatrixMut<'a, C>,
+    pub epilogue: Epilogue<'a>,
+    pub ahead: Ahead<'a>,
+    pub accumulate: bool,
+    /// Steps of k at a time.
+    pub k_block: usize,
 }
 
-impl Gemm<'_> {
+impl<C: Element> Gemm<'_, C> {
     /// Computes it, if its shapes fit.
-    fn checked(self) {
+    pub fn checked(self) {
         let Self { a, b, first_column, ref c, epilogue, .. } = self;
         assert_eq!(a.columns, b.k, "columns of A against rows of B");
         assert_eq!(a.rows, c.rows, "rows of A against rows of C");
@@ -372,25 +408,26 @@ impl Gemm<'_> {
     }
 }
 
-impl Kernel for Gemm<'_> {
+impl<C: Element> Kernel for Gemm<'_, C> {
     type Output = ();
+    const BF16: bool = C::BF16;
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { a, b, first_column, c, epilogue, ahead: touched, accumulate } = self;
+        let Self { a, b, first_column, c, epilogue, ahead: touched, accumulate, k_block } = self;
         let c_data = c.data;
         let width = S::LANES * TILE_VECTORS;
-        let k_blocks = b.k.div_ceil(K_BLOCK).max(1);
+        let k_blocks = b.k.div_ceil(k_block).max(1);
         let across = Across::new::<S>(a.rows, c.columns);
         let tiles = across.tiles();
         let behind = if touched.columns { b.n - first_column - c.columns } else { 0 };
         for block in 0..k_blocks {
-            let k0 = block * K_BLOCK;
+            let k0 = block * k_block;
             let last = block + 1 == k_blocks;
-            let steps_of = |block: usize| K_BLOCK.min(b.k - block * K_BLOCK);
+            let steps_of = |block: usize| k_block.min(b.k - block * k_block);
             // Where a panel has a block of k.
             let panel = |block: usize, column: usize| {
-                b.data.as_ptr().wrapping_add((first_column + column) * b.k + block * K_BLOCK * width)
+                b.data.as_ptr().wrapping_add((first_column + column) * b.k + block * k_block * width)
             };
             let panels = |block: usize, place: Place| Panels {
                 start: panel(block, place.column),
@@ -494,8 +531,9 @@ impl Kernel for TransposedGemm<'_> {
         let tiles = across.tiles();
         for index in 0..tiles {
             let place = across.place(index);
-            let (ahead, ahead_len) = Ahead::of([first, &[]]).share(index, tiles);
-            let (next, next_len) = Ahead::of([second, &[]]).share(index, tiles);
+            let alone = |span| Ahead { values: [span, Span::default()], columns: false };
+            let (ahead, ahead_len) = alone(first).share(index, tiles);
+            let (next, next_len) = alone(second).share(index, tiles);
             let others = place.others.map_or(0, |others| others.column * VALUE as isize);
             let tile = Tile {
                 steps: a.rows,

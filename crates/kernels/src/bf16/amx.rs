@@ -42,11 +42,11 @@ const LINE: usize = 32;
 /// AMX-TILE, AMX-BF16, AVX-512F, BW, VL and BF16 must be present and permitted, and the shapes fit.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
 pub(super) unsafe fn gemm<C: Element>(product: Product<C>) {
-    let Product { a, b, first_column, c, epilogue } = product;
+    let Product { a, b, first_column, c, epilogue, ahead } = product;
     let whole = c.columns / WIDTH * WIDTH;
     let [c, rest] = c.split_columns(whole);
-    let product = Product { a, b, first_column, c, epilogue };
-    let rest = Product { a, b, first_column: first_column + whole, c: rest, epilogue };
+    let product = Product { a, b, first_column, c, epilogue, ahead };
+    let rest = Product { a, b, first_column: first_column + whole, c: rest, epilogue, ahead };
     // SAFETY: the caller's promises.
     unsafe {
         if C::F16 && b.isa.has_half_arithmetic() {
@@ -74,7 +74,7 @@ unsafe fn run_in_halves<C: Element>(product: Product<C>) {
 /// As [`gemm`]; if the ending takes whole panels, so must C's columns be.
 #[inline(always)]
 unsafe fn run<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: Product<C>) {
-    let Product { a, b, first_column, c, epilogue } = product;
+    let Product { a, b, first_column, c, epilogue, ahead } = product;
     let tiles = a.rows.div_ceil(TILE_ROWS);
     if tiles == 0 || c.columns == 0 {
         return;
@@ -82,7 +82,7 @@ unsafe fn run<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: Product<C>
     let k = a.columns;
     if k == K_STEP && E::WHOLE {
         // SAFETY: the caller's promises.
-        return unsafe { single_steps::<C, E>(Product { a, b, first_column, c, epilogue }) };
+        return unsafe { single_steps::<C, E>(Product { a, b, first_column, c, epilogue, ahead }) };
     }
     let few = k > K_STEP && registers::few();
     // Tile rows that are at work together.
@@ -203,7 +203,7 @@ unsafe fn run<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: Product<C>
 /// As [`run`]; A has rows of a step, and C whole panels.
 #[inline(always)]
 unsafe fn single_steps<C: Element, E: Ending<C, Simd = Avx512<true>>>(product: Product<C>) {
-    let Product { a, b, first_column, c, epilogue } = product;
+    let Product { a, b, first_column, c, epilogue, .. } = product;
     let tiles = a.rows.div_ceil(TILE_ROWS);
     let height = a.rows.div_ceil(tiles);
     let stride = a.stride * size_of::<bf16>();

@@ -1,15 +1,16 @@
 //! Full 3×3 convolution by rows with a filter in bf16: the stem of a network.
 //!
-//! In tiles (AMX) the patches of a few rows are written, rounded to bf16: a colour image's have 27 values, which is
-//! one step of k. (Without patches a row of a tile could begin where an output pixel's neighbours do and take along
-//! what follows them, which meets zeros in B; but then a step is one row of the filter, and tiles take three.)
+//! Where products are of pairs (`avx512bf16`, `amx`) the patches of a few rows are written, rounded to bf16: a colour
+//! image's have 27 values, which in tiles is one step of k. (Without patches a row of a tile could begin where an output
+//! pixel's neighbours do and take along what follows them, which meets zeros in B; but then a step is one row of the
+//! filter, and tiles take three.)
 
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
-use super::tiles::K_STEP;
+use super::packed::depth_step;
 #[cfg(target_arch = "x86_64")]
-use super::{PackedBf16, gemm};
+use super::{PackedBf16, gemm_ahead};
 use crate::buffer::Buffer;
 use crate::conv::{self, ConvGeometry, Unpadded};
 #[cfg(target_arch = "x86_64")]
@@ -18,11 +19,9 @@ use crate::depthwise::Present;
 use crate::element;
 use crate::element::Element;
 #[cfg(target_arch = "x86_64")]
-use crate::gemm::MatrixRef;
+use crate::gemm::{Ahead, MatrixRef};
 use crate::gemm::{Epilogue, MatrixMut, PackedB};
 use crate::isa::Isa;
-#[cfg(target_arch = "x86_64")]
-use crate::isa::Kind;
 
 /// A packed filter.
 #[derive(Clone, Debug)]
@@ -32,10 +31,14 @@ pub struct ConvFilter(Packed);
 enum Packed {
     /// For sums of products in f32.
     Wide(PackedB),
-    /// For tiles: rows `[ky][kx][in]`, filled up to a step.
+    /// For products of pairs: rows `[ky][kx][in]`, filled up to whole pairs, or to a step of tiles.
     #[cfg(target_arch = "x86_64")]
-    Tiles(PackedBf16),
+    Pairs(PackedBf16),
 }
+
+/// Values from one patch to the next: a vector.
+#[cfg(target_arch = "x86_64")]
+const PATCH: usize = 32;
 
 impl ConvFilter {
     /// Packs the filter `value([ky][kx][in], out)` for images of so many channels.
@@ -46,10 +49,14 @@ impl ConvFilter {
         value: impl Fn(usize, usize) -> f32,
     ) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if isa.0 == Kind::Amx && 9 * channels <= K_STEP && dilation == 1 {
-            let mut packed = PackedBf16::new(isa, K_STEP, outputs);
+        if let Some(step) = depth_step(isa)
+            && 9 * channels <= PATCH
+            && dilation == 1
+        {
+            let k = (9 * channels).next_multiple_of(step);
+            let mut packed = PackedBf16::new(isa, k, outputs);
             packed.pack_with(|row, out| if row < 9 * channels { value(row, out) } else { 0.0 });
-            return Self(Packed::Tiles(packed));
+            return Self(Packed::Pairs(packed));
         }
         let _ = dilation;
         let mut packed = PackedB::new(isa, 9 * channels, outputs);
@@ -58,7 +65,7 @@ impl ConvFilter {
     }
 }
 
-/// [`conv::convolve_rows`] with a filter in bf16. In tiles the inputs are rounded to bf16 as well.
+/// [`conv::convolve_rows`] with a filter in bf16. Where products are of pairs, the inputs are rounded to bf16 as well.
 ///
 /// # Panics
 /// As [`conv::convolve_rows`].
@@ -77,16 +84,15 @@ pub fn convolve_rows<C: Element>(
             conv::convolve_rows((geometry, unpadded), inputs, filter, first_column, output, epilogue);
         }
         #[cfg(target_arch = "x86_64")]
-        Packed::Tiles(filter) => {
-            let present = unpadded.map(|unpadded| unpadded.present);
-            in_tiles((geometry, present), inputs, filter, first_column, output, epilogue, scratch);
+        Packed::Pairs(filter) => {
+            by_patches((geometry, unpadded), inputs, filter, first_column, output, epilogue, scratch);
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-fn in_tiles<C: Element>(
-    (geometry, present): (ConvGeometry, Option<Present>),
+fn by_patches<C: Element>(
+    (geometry, unpadded): (ConvGeometry, Option<Unpadded>),
     inputs: &[[&[f32]; 3]],
     filter: &PackedBf16,
     first_column: usize,
@@ -95,17 +101,19 @@ fn in_tiles<C: Element>(
     scratch: &mut Buffer<bf16>,
 ) {
     let ConvGeometry { outputs, channels, dilation, .. } = geometry;
-    assert!(9 * channels <= K_STEP && dilation == 1, "geometry of the filter");
+    assert!(9 * channels <= filter.k() && filter.k() <= PATCH && dilation == 1, "geometry of the filter");
     assert_eq!(output.rows, inputs.len() * outputs, "rows of pixels of the output");
-    let present = present.unwrap_or(Present { left: 0, count: geometry.input_len() / channels.max(1) });
+    let padded = Present { left: 0, count: geometry.input_len() / channels.max(1) };
+    let present = unpadded.map_or(padded, |unpadded| unpadded.present);
+    let ahead = unpadded.map_or(&[][..], |unpadded| unpadded.ahead);
     let needed = present.count * channels;
     // Behind the patches the rows, rounded: each once, where output rows that follow one another share them.
-    let patches_len = inputs.len() * outputs * K_STEP;
-    let row_len = needed.next_multiple_of(K_STEP);
+    let patches_len = inputs.len() * outputs * PATCH;
+    let row_len = needed.next_multiple_of(PATCH);
     let scratch = scratch.at_least(patches_len + 3 * inputs.len() * row_len);
     let (patches, mut free) = scratch.split_at_mut(patches_len);
     let mut before: [(*const f32, *const bf16); 3] = [(std::ptr::null(), std::ptr::null()); 3];
-    for (rows, patches) in inputs.iter().zip(patches.chunks_exact_mut((outputs * K_STEP).max(1))) {
+    for (rows, patches) in inputs.iter().zip(patches.chunks_exact_mut((outputs * PATCH).max(1))) {
         let rounded = rows.map(|row| {
             assert!(row.len() >= needed, "row of {} values, {needed} needed", row.len());
             if let Some(&(_, rounded)) = before.iter().find(|(known, _)| *known == row.as_ptr()) {
@@ -117,20 +125,20 @@ fn in_tiles<C: Element>(
             to.as_ptr()
         });
         before = std::array::from_fn(|at| (rows[at].as_ptr(), rounded[at]));
-        // SAFETY: the rows are as long as was checked, a filter is packed for tiles only where AVX-512 and its
+        // SAFETY: the rows are as long as was checked, a filter is packed for pairs only where AVX-512 and its
         // bf16 instructions are, and so many patches fit.
         unsafe { gather(geometry, present, rounded, patches.as_mut_ptr()) };
     }
-    let patches = MatrixRef::new(patches, output.rows, K_STEP, K_STEP);
-    gemm(patches, filter, first_column, output, epilogue);
+    let patches = MatrixRef::new(patches, output.rows, filter.k(), PATCH);
+    gemm_ahead(patches, filter, first_column, output, epilogue, Ahead::of([ahead, &[]]));
 }
 
 /// The patches of a row of outputs: of each output its nine pixels, zeros for those that are not `present`,
-/// and zeros up to a step.
+/// and zeros behind them.
 ///
 /// # Safety
 /// AVX-512F, BW and VL must be present, the three rows hold the pixels that are said to be present, and a patch
-/// have no more than a step.
+/// have no more than [`PATCH`] values.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
 unsafe fn gather(geometry: ConvGeometry, present: Present, rows: [*const bf16; 3], patches: *mut bf16) {
@@ -184,6 +192,6 @@ unsafe fn patch(
             let from = start.wrapping_add(at.wrapping_sub(row * run));
             v = _mm512_mask_loadu_epi16(v, part, from.cast());
         }
-        _mm512_storeu_si512(patches.add(output * K_STEP).cast(), v);
+        _mm512_storeu_si512(patches.add(output * PATCH).cast(), v);
     }
 }

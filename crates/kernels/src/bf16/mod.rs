@@ -30,7 +30,7 @@ mod widened;
 use half::bf16;
 
 use crate::element::Element;
-use crate::gemm::{Epilogue, MatrixMut, MatrixRef, panel_width};
+use crate::gemm::{Ahead, Epilogue, MatrixMut, MatrixRef, panel_width};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Kind;
@@ -54,6 +54,21 @@ pub fn gemm<C: Element>(
     c: MatrixMut<C>,
     epilogue: Epilogue,
 ) {
+    gemm_ahead(a, b, first_column, c, epilogue, Ahead::default());
+}
+
+/// [`gemm`], which asks for `ahead` meanwhile. (Not in tiles, which leave nothing idle.)
+///
+/// # Panics
+/// As [`gemm`].
+pub fn gemm_ahead<C: Element>(
+    a: MatrixRef<bf16>,
+    b: &PackedBf16,
+    first_column: usize,
+    c: MatrixMut<C>,
+    epilogue: Epilogue,
+    ahead: Ahead,
+) {
     assert_eq!(a.columns, b.k(), "columns of A against rows of B");
     assert_eq!(a.rows, c.rows, "rows of A against rows of C");
     assert!(
@@ -61,19 +76,10 @@ pub fn gemm<C: Element>(
         "columns of C against B"
     );
     epilogue.check(b.n());
-    let product = Product { a, b, first_column, c, epilogue };
+    let product = Product { a, b, first_column, c, epilogue, ahead };
     // SAFETY: the constructors of the matrices checked their extents; the panels from
-    // `first_column` on cover C's columns, and the bias covers them too. An `Isa` exists only where
-    // its instructions do.
-    unsafe {
-        match b.isa.0 {
-            #[cfg(target_arch = "x86_64")]
-            Kind::Amx => amx::gemm(product),
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Bf16 => pairs::run(product),
-            _ => widened::run(product),
-        }
-    }
+    // `first_column` on cover C's columns, and the bias covers them too.
+    unsafe { C::product(product) }
 }
 
 /// Columns of B that share a panel: the granularity of [`gemm`]'s `first_column`.
@@ -101,10 +107,30 @@ pub fn padded_stride(isa: Isa, columns: usize) -> usize {
 }
 
 /// A product whose shapes fit.
-struct Product<'a, C> {
+pub(crate) struct Product<'a, C> {
     a: MatrixRef<'a, bf16>,
     b: &'a PackedBf16,
     first_column: usize,
     c: MatrixMut<'a, C>,
     epilogue: Epilogue<'a>,
+    ahead: Ahead<'a>,
+}
+
+impl<C: Element> Product<'_, C> {
+    /// Computes it.
+    ///
+    /// # Safety
+    /// The shapes must fit.
+    pub(crate) unsafe fn run(self) {
+        // SAFETY: the caller's promise; an `Isa` exists only where its instructions do.
+        unsafe {
+            match self.b.isa.0 {
+                #[cfg(target_arch = "x86_64")]
+                Kind::Amx => amx::gemm(self),
+                #[cfg(target_arch = "x86_64")]
+                Kind::Avx512Bf16 => pairs::run(self),
+                _ => widened::run(self),
+            }
+        }
+    }
 }

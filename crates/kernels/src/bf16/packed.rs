@@ -27,7 +27,7 @@ pub struct PackedBf16 {
 const SIDE: usize = 2;
 
 /// The multiple to which the depth of a panel is filled up, where products are of pairs.
-fn depth_step(isa: Isa) -> Option<usize> {
+pub(super) fn depth_step(isa: Isa) -> Option<usize> {
     match isa.0 {
         #[cfg(target_arch = "x86_64")]
         Kind::Amx => Some(super::tiles::K_STEP),

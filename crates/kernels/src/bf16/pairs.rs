@@ -26,7 +26,7 @@ impl<C: Element> Kernel for PairProduct<'_, C> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Product { a, b, first_column, c, epilogue } = self.0;
+        let Product { a, b, first_column, c, epilogue, ahead: touched } = self.0;
         let width = S::LANES * TILE_VECTORS;
         let panel_len = b.depth() / 2 * width;
         let across = Across::new::<S>(a.rows, c.columns);
@@ -43,6 +43,7 @@ impl<C: Element> Kernel for PairProduct<'_, C> {
             } else {
                 Panels::one(panel(place.column), 0)
             };
+            let (next, next_len) = touched.share(index, tiles);
             let tile = Tile {
                 steps: b.k() / 2,
                 half_step: !b.k().is_multiple_of(2),
@@ -58,8 +59,8 @@ impl<C: Element> Kernel for PairProduct<'_, C> {
                 clamp: epilogue.clamp,
                 lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
                 ahead,
-                next: panel(place.column),
-                next_len: 0,
+                next,
+                next_len,
             };
             // SAFETY: the panels hold all steps of k; A and C hold `rows` rows of their strides.
             unsafe {

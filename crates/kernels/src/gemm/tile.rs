@@ -266,9 +266,10 @@ impl Tile {
                 next,
             };
             let mut sums = s.tile::<ROWS, VECTORS>(walk);
-            // The usual end, with what all rows share loaded once. (Bounds are lowered where C is bf16; the
+            // The usual end, with what all rows share loaded once. (Bounds are lowered where C has 16 bits; the
             // registers that they take there are better used where it is f32.)
-            let usual = C::BF16 || self.lowered.is_none();
+            let narrow = const { C::BF16 || C::F16 };
+            let usual = narrow || self.lowered.is_none();
             if usual && self.columns >= VECTORS.min(TILE_VECTORS) * S::LANES {
                 let Clamp { low, high } = self.clamp.unwrap_or(Clamp::IDENTITY);
                 let mut bias = [s.splat(0.0); VECTORS];
@@ -278,7 +279,7 @@ impl Tile {
                     if let Some(from) = self.bias {
                         bias[v] = s.load(from.offset(at));
                     }
-                    if let Some(from) = self.lowered.filter(|_| C::BF16) {
+                    if let Some(from) = self.lowered.filter(|_| narrow) {
                         let by = s.load(from.offset(at));
                         (low[v], high[v]) = (s.sub(low[v], by), s.sub(high[v], by));
                     }

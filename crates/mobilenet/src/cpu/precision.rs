@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use mobilenet_kernels::bf16::conv::ConvFilter;
 use mobilenet_kernels::bf16::{self as products, PackedBf16};
 use mobilenet_kernels::conv::{self, ConvGeometry, Unpadded};
-use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, Span};
 use mobilenet_kernels::{Buffer, Element, Isa};
 use serde::{Deserialize, Serialize};
 
@@ -338,7 +338,8 @@ impl Number for f32 {
         epilogue: Epilogue,
         Next { weights, map, columns }: Next<f32>,
     ) {
-        gemm::gemm_ahead(a, b, first_column, c, epilogue, Ahead { values: [weights, map], columns });
+        let ahead = Ahead { values: [Span::of(weights), Span::of(map)], columns };
+        gemm::gemm_ahead(a, b, first_column, c, epilogue, ahead);
     }
 
     fn multiply_to_f32(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
@@ -475,9 +476,10 @@ impl Number for bf16 {
         first_column: usize,
         c: MatrixMut<f16>,
         epilogue: Epilogue,
-        _: Next<bf16>,
+        Next { weights, map, columns }: Next<bf16>,
     ) {
-        products::gemm(a, b, first_column, c, epilogue);
+        let ahead = Ahead { values: [Span::of(weights), Span::of(map)], columns };
+        products::gemm_ahead(a, b, first_column, c, epilogue, ahead);
     }
 
     fn multiply_to_f32(
@@ -490,8 +492,8 @@ impl Number for bf16 {
         products::gemm(a, b, first_column, c, epilogue);
     }
 
-    fn multiply_ahead(a: MatrixRef<bf16>, b: &PackedBf16, c: MatrixMut<bf16>, _: [&[bf16]; 2]) {
-        products::gemm(a, b, 0, c, Epilogue::default());
+    fn multiply_ahead(a: MatrixRef<bf16>, b: &PackedBf16, c: MatrixMut<bf16>, ahead: [&[bf16]; 2]) {
+        products::gemm_ahead(a, b, 0, c, Epilogue::default(), Ahead::of(ahead));
     }
 
     fn accumulate_transposed(
