@@ -1,4 +1,4 @@
-//! The end of products whose sums come from memory, a row of a panel at a time.
+//! The end of products in tiles, whose sums come from memory, a row of a panel at a time.
 
 use crate::activation::Clamp;
 use crate::element::Element;
@@ -11,7 +11,6 @@ pub(super) trait Ending<C>: Copy {
     type Simd: Simd;
 
     /// Whether it takes all columns of a panel, always.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     const WHOLE: bool;
 
     /// For so many columns of C, at most a panel's, of which `column` is the first of B.
@@ -28,7 +27,6 @@ pub(super) trait Ending<C>: Copy {
 }
 
 /// Sums as they are.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 #[derive(Clone, Copy)]
 pub(super) struct Plain<S>(S);
 
@@ -174,10 +172,8 @@ impl<S: Simd, C: Element> Ending<C> for Columns<S> {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 pub(super) use halves::Halves;
 
-#[cfg(target_arch = "x86_64")]
 mod halves {
     use std::arch::x86_64::*;
 

@@ -15,6 +15,7 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod amx_transposed;
 pub mod conv;
+#[cfg(target_arch = "x86_64")]
 mod end;
 mod packed;
 #[cfg(target_arch = "x86_64")]
@@ -122,15 +123,14 @@ impl<C: Element> Product<'_, C> {
     /// # Safety
     /// The shapes must fit.
     pub(crate) unsafe fn run(self) {
-        // SAFETY: the caller's promise; an `Isa` exists only where its instructions do.
-        unsafe {
-            match self.b.isa.0 {
-                #[cfg(target_arch = "x86_64")]
-                Kind::Amx => amx::gemm(self),
-                #[cfg(target_arch = "x86_64")]
-                Kind::Avx512Bf16 => pairs::run(self),
-                _ => widened::run(self),
-            }
+        match self.b.isa.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller's promise; an `Isa` exists only where its instructions do.
+            Kind::Amx => unsafe { amx::gemm(self) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Avx512Bf16 => unsafe { pairs::run(self) },
+            _ => widened::run(self),
         }
     }
 }
