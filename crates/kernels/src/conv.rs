@@ -3,11 +3,13 @@
 
 use std::ops::Range;
 
+use half::{bf16, f16};
+
 use crate::depthwise::Present;
 use crate::element::Element;
 use crate::gemm::{Across, Epilogue, MatrixMut, PackedB, Panels, Tile, panel_width};
 use crate::isa::Isa;
-use crate::simd::{Kernel, Simd, TILE_VECTORS, VALUE};
+use crate::simd::{Kernel, Simd, TILE_VECTORS, VALUE, dispatch};
 
 /// How a row of output pixels reads a padded input row without gaps between its pixels: output x,
 /// tap k reads pixel `x * stride + k * dilation`. (Of a row that has no padding of its own, see [`Unpadded`].)
@@ -83,10 +85,7 @@ pub fn convolve_rows<C: Element>(
     // SAFETY: the rows have the pixels that are present, and so has what is beyond, if any are not; the filter's
     // panels from `first_column` on cover the output's columns, and so do the epilogue's values.
     unsafe {
-        C::convolution(
-            filter.isa,
-            ConvolveRows { geometry, unpadded, inputs, filter, first_column, output, epilogue },
-        );
+        ConvolveRows { geometry, unpadded, inputs, filter, first_column, output, epilogue }.compute();
     }
 }
 
@@ -105,7 +104,7 @@ pub(crate) fn check_columns(
     epilogue.check(outputs);
 }
 
-pub(crate) struct ConvolveRows<'a, C> {
+struct ConvolveRows<'a, C> {
     geometry: ConvGeometry,
     unpadded: Unpadded<'a>,
     inputs: &'a [[&'a [f32]; 3]],
@@ -115,7 +114,34 @@ pub(crate) struct ConvolveRows<'a, C> {
     epilogue: Epilogue<'a>,
 }
 
-impl<C> ConvolveRows<'_, C> {
+impl<'a, C: Element> ConvolveRows<'a, C> {
+    /// Computes them, by a function that is not generic: such are compiled in this crate once, generic ones in every
+    /// crate that calls them.
+    ///
+    /// # Safety
+    /// The lengths must fit.
+    unsafe fn compute(self) {
+        // SAFETY: the caller's promise; C is the type that it says it is.
+        unsafe {
+            match (C::BF16, C::F16) {
+                (true, _) => to_bf16(self.of_type()),
+                (_, true) => to_f16(self.of_type()),
+                _ => to_f32(self.of_type()),
+            }
+        }
+    }
+
+    /// The same with the type of its outputs by name.
+    ///
+    /// # Safety
+    /// C must be `O`.
+    unsafe fn of_type<O>(self) -> ConvolveRows<'a, O> {
+        let Self { geometry, unpadded, inputs, filter, first_column, output, epilogue } = self;
+        // SAFETY: the caller's promise.
+        let output = unsafe { output.of_type() };
+        ConvolveRows { geometry, unpadded, inputs, filter, first_column, output, epilogue }
+    }
+
     /// Where the taps of outputs from the one at padded pixel `x` on lie in the rows: in one run a row that all
     /// outputs of a tile have; one by one for a single output of which some are not there.
     #[inline(always)]
@@ -152,6 +178,30 @@ impl<C> ConvolveRows<'_, C> {
             }
         }
     }
+}
+
+/// # Safety
+/// As [`ConvolveRows::compute`].
+#[inline(never)]
+unsafe fn to_f32(rows: ConvolveRows<f32>) {
+    // SAFETY: the caller's promise.
+    unsafe { dispatch(rows.filter.isa, rows) }
+}
+
+/// # Safety
+/// As [`ConvolveRows::compute`].
+#[inline(never)]
+unsafe fn to_bf16(rows: ConvolveRows<bf16>) {
+    // SAFETY: the caller's promise.
+    unsafe { dispatch(rows.filter.isa, rows) }
+}
+
+/// # Safety
+/// As [`ConvolveRows::compute`].
+#[inline(never)]
+unsafe fn to_f16(rows: ConvolveRows<f16>) {
+    // SAFETY: the caller's promise.
+    unsafe { dispatch(rows.filter.isa, rows) }
 }
 
 /// Most values of a patch that is copied: outputs at the edges, several rows of them in one tile.

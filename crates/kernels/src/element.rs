@@ -7,9 +7,7 @@ use crate::isa::Isa;
 use crate::simd::{self, Kernel, MOST_LANES, Simd, dispatch, for_channel_blocks};
 
 /// A type that values are stored in: `f32`, `bf16`, or (maps of inference) `f16`.
-pub trait Element:
-    sealed::Compiled + sealed::Vectors + Copy + Default + Send + Sync + std::fmt::Debug + 'static
-{
+pub trait Element: sealed::Vectors + Copy + Default + Send + Sync + std::fmt::Debug + 'static {
     /// The value.
     fn to_f32(self) -> f32;
 
@@ -162,43 +160,7 @@ pub(crate) mod sealed {
 
     use half::{bf16, f16};
 
-    use crate::bf16::Product;
-    use crate::conv::ConvolveRows;
-    use crate::isa::Isa;
-    use crate::simd::{Simd, dispatch};
-
-    /// Kernels by the type of what they write. (Generic code is compiled anew in every crate that calls it; these
-    /// functions, which are not generic, in this one only.)
-    pub trait Compiled: Sized {
-        /// See [`crate::bf16::gemm_ahead`].
-        ///
-        /// # Safety
-        /// The shapes must fit.
-        unsafe fn product(product: Product<Self>);
-
-        /// See [`crate::conv::convolve_rows`].
-        ///
-        /// # Safety
-        /// The lengths must fit.
-        unsafe fn convolution(isa: Isa, rows: ConvolveRows<Self>);
-    }
-
-    macro_rules! compiled {
-        ($($element:ty),*) => {
-            $(impl Compiled for $element {
-                unsafe fn product(product: Product<Self>) {
-                    // SAFETY: the caller's promise.
-                    unsafe { product.run() }
-                }
-                unsafe fn convolution(isa: Isa, rows: ConvolveRows<Self>) {
-                    // SAFETY: the caller's promise.
-                    unsafe { dispatch(isa, rows) }
-                }
-            })*
-        };
-    }
-
-    compiled!(f32, bf16, f16);
+    use crate::simd::Simd;
 
     /// Vectors of f32 from stored values and back: [`Simd`]'s loads and stores.
     pub trait Vectors: Sized {

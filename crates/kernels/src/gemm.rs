@@ -92,6 +92,15 @@ impl<'a, T> MatrixMut<'a, T> {
         [Self { columns: column, ..self }, Self { data, columns: self.columns - column, ..self }]
     }
 
+    /// The same with the type of its values by name.
+    ///
+    /// # Safety
+    /// `T` must be `O`.
+    pub(crate) unsafe fn of_type<O>(self) -> MatrixMut<'a, O> {
+        let Self { data, rows, columns, stride, .. } = self;
+        MatrixMut { data: data.cast(), rows, columns, stride, slice: PhantomData }
+    }
+
     /// Some of its rows, lent.
     pub(crate) fn some_rows(&mut self, rows: Range<usize>) -> MatrixMut<'_, T> {
         assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?}");

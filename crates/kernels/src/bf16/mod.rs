@@ -28,7 +28,7 @@ mod tiles;
 mod transposed;
 mod widened;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::element::Element;
 use crate::gemm::{Ahead, Epilogue, MatrixMut, MatrixRef, panel_width};
@@ -80,7 +80,7 @@ pub fn gemm_ahead<C: Element>(
     let product = Product { a, b, first_column, c, epilogue, ahead };
     // SAFETY: the constructors of the matrices checked their extents; the panels from
     // `first_column` on cover C's columns, and the bias covers them too.
-    unsafe { C::product(product) }
+    unsafe { product.run() }
 }
 
 /// Columns of B that share a panel: the granularity of [`gemm`]'s `first_column`.
@@ -108,7 +108,7 @@ pub fn padded_stride(isa: Isa, columns: usize) -> usize {
 }
 
 /// A product whose shapes fit.
-pub(crate) struct Product<'a, C> {
+struct Product<'a, C> {
     a: MatrixRef<'a, bf16>,
     b: &'a PackedBf16,
     first_column: usize,
@@ -118,11 +118,28 @@ pub(crate) struct Product<'a, C> {
 }
 
 impl<C: Element> Product<'_, C> {
-    /// Computes it.
+    /// Computes it, by a function that is not generic: such are compiled in this crate once, generic ones in every
+    /// crate that calls them.
     ///
     /// # Safety
     /// The shapes must fit.
-    pub(crate) unsafe fn run(self) {
+    unsafe fn run(self) {
+        let Self { a, b, first_column, c, epilogue, ahead } = self;
+        // SAFETY: the caller's promise; C is the type that it says it is.
+        unsafe {
+            match (C::BF16, C::F16) {
+                (true, _) => to_bf16(Product { a, b, first_column, c: c.of_type(), epilogue, ahead }),
+                (_, true) => to_f16(Product { a, b, first_column, c: c.of_type(), epilogue, ahead }),
+                _ => to_f32(Product { a, b, first_column, c: c.of_type(), epilogue, ahead }),
+            }
+        }
+    }
+
+    /// Computes it as the instruction set does.
+    ///
+    /// # Safety
+    /// The shapes must fit.
+    unsafe fn by_isa(self) {
         match self.b.isa.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's promise; an `Isa` exists only where its instructions do.
@@ -133,4 +150,28 @@ impl<C: Element> Product<'_, C> {
             _ => widened::run(self),
         }
     }
+}
+
+/// # Safety
+/// As [`Product::run`].
+#[inline(never)]
+unsafe fn to_f32(product: Product<f32>) {
+    // SAFETY: the caller's promise.
+    unsafe { product.by_isa() }
+}
+
+/// # Safety
+/// As [`Product::run`].
+#[inline(never)]
+unsafe fn to_bf16(product: Product<bf16>) {
+    // SAFETY: the caller's promise.
+    unsafe { product.by_isa() }
+}
+
+/// # Safety
+/// As [`Product::run`].
+#[inline(never)]
+unsafe fn to_f16(product: Product<f16>) {
+    // SAFETY: the caller's promise.
+    unsafe { product.by_isa() }
 }
