@@ -29,7 +29,7 @@ pub fn read_bandwidth(isa: Isa, pool: &mut Pool, bytes: usize, time: Duration) -
     // A round is long beside what starting it costs.
     const LEAST: usize = 1 << 21;
     let passes = LEAST.div_ceil(values);
-    let mut buffer: Buffer = Buffer::zeros(values * threads);
+    let mut buffer = written(pool, values);
     let mut sums = vec![0.0f32; threads];
     let (start, mut best) = (Instant::now(), 0.0f64);
     while start.elapsed() < time || best == 0.0 {
@@ -43,6 +43,17 @@ pub fn read_bandwidth(isa: Isa, pool: &mut Pool, bytes: usize, time: Duration) -
             best.max((values * threads * passes * size_of::<f32>()) as f64 / begin.elapsed().as_secs_f64());
     }
     best
+}
+
+/// Memory of `values` ones for each thread, which it wrote itself.
+///
+/// Zeros that nobody wrote take no memory: on Linux all their pages are one page of zeros, which stays in a cache
+/// however many are read.
+fn written(pool: &mut Pool, values: usize) -> Buffer {
+    let threads = pool.threads();
+    let mut buffer = Buffer::zeros(values * threads);
+    pool.run(threads, &mut vec![(); threads], chunks(&mut buffer, values), |_, (), part| part.fill(1.0));
+    buffer
 }
 
 /// The sum of `values`, a multiple of [`BLOCK`] of them, with nothing to wait for but memory.
@@ -99,6 +110,33 @@ mod tests {
             }
             assert_eq!(sum_of(isa, &values), expected);
         }
+    }
+
+    #[test]
+    fn what_is_read_was_written() {
+        for threads in [1, 3] {
+            let buffer = written(&mut Pool::new(threads).unwrap(), 5 * BLOCK);
+            assert_eq!(buffer.len(), threads * 5 * BLOCK);
+            assert!(buffer.iter().all(|&value| value == 1.0), "{threads} threads");
+        }
+    }
+
+    /// The memory that was measured is the process's own: there is room for it only if it is there.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_that_is_measured_is_resident() {
+        let resident = || -> usize {
+            let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+            let pages: usize = pages.split(' ').nth(1).unwrap().parse().unwrap();
+            // SAFETY: it reads nothing of ours.
+            pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize
+        };
+        const VALUES: usize = 16 << 20;
+        let before = resident();
+        let buffer = written(&mut Pool::new(2).unwrap(), VALUES / 2);
+        let grown = resident().saturating_sub(before);
+        // (Other tests of the process give back less than half of that.)
+        assert!(grown > size_of_val(&*buffer) / 2, "{grown} bytes more for {}", size_of_val(&*buffer));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::element::Element;
 use crate::pages::Memory;
@@ -33,9 +34,20 @@ impl<T: Element> Clone for Buffer<T> {
     }
 }
 
+/// Buffers that were made, or grew.
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+/// How often the process has taken memory for a buffer so far: for tests of who takes none. (It does not come from the
+/// global allocator, where it is large.)
+#[doc(hidden)]
+pub fn taken_so_far() -> usize {
+    TAKEN.load(Ordering::Relaxed)
+}
+
 impl<T: Element> Buffer<T> {
     /// `len` zeros. (An element is plain bits, of which all zeros are the value zero.)
     pub fn zeros(len: usize) -> Self {
+        TAKEN.fetch_add(1, Ordering::Relaxed);
         Self { memory: Memory::zeros(bytes_of::<T>(len)), len, values: PhantomData }
     }
 

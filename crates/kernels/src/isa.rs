@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::str::FromStr;
 
@@ -66,27 +68,7 @@ impl Isa {
         #[allow(unused_mut)]
         let mut all = vec![Self::PORTABLE];
         #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c")
-            {
-                all.push(Self(Kind::Avx2));
-                if is_x86_feature_detected!("avx512f") {
-                    all.push(Self(Kind::Avx512));
-                    if is_x86_feature_detected!("avx512bw")
-                        && is_x86_feature_detected!("avx512vl")
-                        && is_x86_feature_detected!("avx512bf16")
-                    {
-                        let at = if pairs_are_fast() { all.len() } else { all.len() - 1 };
-                        all.insert(at, Self(Kind::Avx512Bf16));
-                        if tiles::available() {
-                            all.push(Self(Kind::Amx));
-                        }
-                    }
-                }
-            }
-        }
+        all.extend(x86::Machine::here().kinds().into_iter().map(Self));
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("neon") {
             all.push(Self(Kind::Neon));
@@ -141,17 +123,6 @@ impl Isa {
             Kind::Neon => "neon",
         }
     }
-}
-
-/// Whether VDPBF16PS is worth more than the multiply-adds of f32: not on Intel's processors, where (measured
-/// on Sapphire Rapids) it comes at a quarter of their rate and does twice their work. On AMD's (measured on
-/// Zen 4) it comes at the same rate.
-#[cfg(target_arch = "x86_64")]
-fn pairs_are_fast() -> bool {
-    #[allow(unused_unsafe, reason = "safe to call since a later Rust than ours")]
-    // SAFETY: every x86-64 processor has CPUID.
-    let vendor = unsafe { std::arch::x86_64::__cpuid(0) };
-    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
 }
 
 impl FromStr for Isa {

@@ -18,11 +18,17 @@ fn architecture() -> Architecture {
     Architecture { width_multiplier: 0.25, resolution: 48, classes: 11, ..Architecture::default() }
 }
 
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
 fn executor(threads: usize, isa: Option<Isa>) -> CpuExecutor {
+    executor_in(Precision::F32, threads, isa)
+}
+
+fn executor_in(precision: Precision, threads: usize, isa: Option<Isa>) -> CpuExecutor {
     let a = architecture();
     let weights = Weights::random(&a, 7).unwrap();
-    CpuExecutor::new(&a, &weights, &CpuOptions { threads: Some(threads), isa, ..CpuOptions::default() })
-        .unwrap()
+    let options = CpuOptions { threads: Some(threads), isa, precision, ..CpuOptions::default() };
+    CpuExecutor::new(&a, &weights, &options).unwrap()
 }
 
 fn images(batch: usize, resolution: usize) -> Tensor {
@@ -112,29 +118,33 @@ fn a_core_that_is_busy_now_and_then_changes_no_bit() {
 
 #[test]
 fn more_threads_than_cores_change_no_bit() {
-    let (mut one, mut many) = (executor(1, None), executor(16, None));
-    assert_eq!(many.threads(), 16);
-    for batch in ODD {
-        let images = images(batch, 48);
-        assert_eq!(one.infer(&images).unwrap(), many.infer(&images).unwrap(), "batch {batch}");
-        assert!(pass(&mut one, &images) == pass(&mut many, &images), "a step with batch {batch}");
+    for precision in PRECISIONS {
+        let [mut one, mut many] = [1, 16].map(|threads| executor_in(precision, threads, None));
+        assert_eq!(many.threads(), 16);
+        for batch in ODD {
+            let (images, what) = (images(batch, 48), format!("batch {batch}, {precision:?}"));
+            assert_eq!(one.infer(&images).unwrap(), many.infer(&images).unwrap(), "{what}");
+            assert!(pass(&mut one, &images) == pass(&mut many, &images), "a step with {what}");
+        }
     }
 }
 
 #[test]
 fn an_image_does_not_know_of_its_batch() {
-    let mut alone = executor(1, None);
     let rows = |tensor: &Tensor| tensor.rows().map(<[f32]>::to_vec).collect::<Vec<_>>();
-    for threads in [1, 2, 3, 8] {
+    let cases = PRECISIONS.into_iter().flat_map(|precision| [1, 2, 3, 8].map(|threads| (precision, threads)));
+    for (precision, threads) in cases {
+        let mut alone = executor_in(precision, 1, None);
         // One executor for all: the batch grows and shrinks, and finds what others left behind.
-        let mut executor = executor(threads, None);
+        let mut executor = executor_in(precision, threads, None);
         for batch in ODD.into_iter().chain(ODD.into_iter().rev()) {
             let images = images(batch, 48);
             let expected: Vec<_> = rows(&images)
                 .into_iter()
                 .flat_map(|image| rows(&alone.infer(&Tensor::new(&[1, 48, 48, 3], image).unwrap()).unwrap()))
                 .collect();
-            assert_eq!(rows(&executor.infer(&images).unwrap()), expected, "{batch} on {threads} threads");
+            let found = rows(&executor.infer(&images).unwrap());
+            assert_eq!(found, expected, "{batch} on {threads} threads, {precision:?}");
         }
     }
 }
@@ -147,7 +157,7 @@ fn one_image_has_the_logits_that_it_has_in_a_batch() {
     let weights = Weights::random(&large, 7).unwrap();
     let images = images(2, 192);
     let first = Tensor::new(&[1, 192, 192, 3], images.rows().next().unwrap().to_vec()).unwrap();
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in PRECISIONS {
         for isa in Isa::testable() {
             let mut found = Vec::new();
             for threads in [1, 3] {
@@ -166,38 +176,73 @@ fn one_image_has_the_logits_that_it_has_in_a_batch() {
 }
 
 #[test]
-fn another_resolution_is_refused_and_another_executor_takes_it() {
-    let mut small = executor(2, None);
-    let expected = small.infer(&images(2, 48)).unwrap();
+fn another_resolution_is_refused_until_it_is_set() {
+    let mut executor = executor(2, None);
+    let expected = executor.infer(&images(2, 48)).unwrap();
     for wrong in [47, 49, 64] {
-        let error = small.infer(&images(2, wrong)).unwrap_err().to_string();
+        let error = executor.infer(&images(2, wrong)).unwrap_err().to_string();
         assert!(error.contains("[N ≥ 1, 48, 48, 3]") && error.contains(&wrong.to_string()), "{error}");
-        assert!(small.forward(&images(2, wrong)).is_err());
+        assert!(executor.forward(&images(2, wrong)).is_err());
     }
-    assert_eq!(small.infer(&images(2, 48)).unwrap(), expected, "after refusals");
-    // The weights are those of every resolution.
-    let larger = Architecture { resolution: 64, ..architecture() };
-    let mut large = CpuExecutor::new(&larger, &small.weights(), &CpuOptions::default()).unwrap();
-    assert_eq!(large.infer(&images(2, 64)).unwrap().shape(), [2, 11]);
-    assert!(large.infer(&images(2, 48)).is_err());
+    for impossible in [0, 7, 5000] {
+        assert!(executor.set_resolution(impossible).is_err());
+    }
+    assert_eq!(executor.infer(&images(2, 48)).unwrap(), expected, "after refusals");
+}
+
+/// Smaller, larger, and back: as if each resolution had an executor of its own.
+#[test]
+fn resolutions_may_change_between_calls() {
+    for precision in PRECISIONS {
+        for frozen in [None, Some(2)] {
+            let options = CpuOptions { threads: Some(2), precision, ..CpuOptions::default() };
+            let made = |resolution, weights: &Weights| {
+                let a = Architecture { resolution, ..architecture() };
+                let mut executor = CpuExecutor::new(&a, weights, &options).unwrap();
+                executor.freeze(frozen).unwrap();
+                executor
+            };
+            let mut changing = made(48, &Weights::random(&architecture(), 7).unwrap());
+            for resolution in [48, 33, 64, 8, 48] {
+                changing.set_resolution(resolution).unwrap();
+                assert_eq!(changing.architecture().resolution, resolution);
+                let mut own = made(resolution, &changing.weights());
+                for batch in [3, 2] {
+                    let what = format!("{batch} of {resolution}, {precision:?}, frozen {frozen:?}");
+                    let images = images(batch, resolution);
+                    assert_eq!(changing.infer(&images).unwrap(), own.infer(&images).unwrap(), "{what}");
+                    assert!(pass(&mut changing, &images) == pass(&mut own, &images), "a step with {what}");
+                    assert_eq!(changing.infer(&images).unwrap(), own.infer(&images).unwrap(), "{what}, then");
+                }
+            }
+            let logits = changing.forward(&images(3, 48)).unwrap();
+            changing.set_resolution(64).unwrap();
+            assert!(changing.backward(&logits).is_err(), "there is no way back to another resolution");
+        }
+    }
 }
 
 #[test]
 fn executors_at_work_at_once_do_not_meet() {
     let images = images(3, 48);
-    let mut first = executor(1, None);
-    let (inferred, trained) = (first.infer(&images).unwrap(), pass(&mut first, &images));
+    let expected = PRECISIONS.map(|precision| {
+        let mut first = executor_in(precision, 1, None);
+        (precision, first.infer(&images).unwrap(), pass(&mut first, &images))
+    });
     thread::scope(|scope| {
         for threads in [1, 2, 3, 4] {
-            // Made here, at work there.
-            let mut executor = executor(threads, None);
-            let (images, inferred, trained) = (&images, &inferred, &trained);
-            scope.spawn(move || {
-                for _ in 0..10 {
-                    assert_eq!(&executor.infer(images).unwrap(), inferred);
-                }
-                assert!(&pass(&mut executor, images) == trained, "a step on {threads} threads");
-            });
+            for (precision, inferred, trained) in &expected {
+                // Made here, at work there.
+                let mut executor = executor_in(*precision, threads, None);
+                let images = &images;
+                scope.spawn(move || {
+                    for _ in 0..10 {
+                        assert_eq!(&executor.infer(images).unwrap(), inferred);
+                    }
+                    let found = pass(&mut executor, images);
+                    assert!(&found == trained, "a step on {threads} threads, {precision:?}");
+                });
+            }
         }
     });
 }

@@ -8,34 +8,42 @@ use std::sync::OnceLock;
 /// whole process and its threads to come.
 pub(super) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| processor_has_tiles() && system_saves_tiles() && permitted())
+    *AVAILABLE.get_or_init(|| usable(features(), saved_state(), permitted))
 }
 
-/// CPUID leaf 7, EDX (Intel SDM, volume 2A, CPUID).
-fn processor_has_tiles() -> bool {
-    const AMX_BF16: u32 = 1 << 22;
-    const AMX_TILE: u32 = 1 << 24;
+/// By what the processor has (CPUID leaf 7, EDX), what the system saves when threads change (XCR0), and, if that is
+/// enough, its permission.
+fn usable(features: u32, saved_state: u32, permitted: impl FnOnce() -> bool) -> bool {
+    features & TILES == TILES && saved_state & TILE_STATE == TILE_STATE && permitted()
+}
+
+/// AMX-BF16 and AMX-TILE.
+const TILES: u32 = 1 << 22 | 1 << 24;
+
+/// Tile configuration and tile data.
+const TILE_STATE: u32 = 1 << 17 | 1 << 18;
+
+/// CPUID leaf 7, EDX (Intel SDM, volume 2A, CPUID); 0 where there is no such leaf.
+fn features() -> u32 {
     #[allow(unused_unsafe, reason = "safe to call since a later Rust than ours")]
     // SAFETY: every x86-64 processor has CPUID; leaf 7 is asked for only where it exists.
     unsafe {
-        let needed = AMX_BF16 | AMX_TILE;
-        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & needed == needed
+        if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 }
     }
 }
 
-/// XCR0, bits 17 (tile configuration) and 18 (tile data): saved when threads change.
-fn system_saves_tiles() -> bool {
+/// The lower half of XCR0; 0 where the system does not say.
+fn saved_state() -> u32 {
     const OSXSAVE: u32 = 1 << 27;
-    const TILES: u32 = 0b11 << 17;
     #[allow(unused_unsafe, reason = "safe to call since a later Rust than ours")]
     // SAFETY: XGETBV exists where CPUID says OSXSAVE; it changes EAX and EDX only.
     unsafe {
         if __cpuid(1).ecx & OSXSAVE == 0 {
-            return false;
+            return 0;
         }
         let low: u32;
         asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _, options(nomem, nostack, preserves_flags));
-        low & TILES == TILES
+        low
     }
 }
 
@@ -65,4 +73,23 @@ fn permitted() -> bool {
 #[cfg(not(target_os = "linux"))]
 fn permitted() -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_need_processor_state_and_permission() {
+        assert!(usable(u32::MAX, u32::MAX, || true));
+        assert!(usable(TILES, TILE_STATE, || true));
+        assert!(!usable(TILES, TILE_STATE, || false), "the system refuses");
+        let not_asked = || panic!("permission is asked for where there is nothing to permit");
+        for missing in [1 << 22, 1 << 24] {
+            assert!(!usable(!missing, TILE_STATE, not_asked), "no feature {missing:#x}");
+        }
+        for missing in [1 << 17, 1 << 18] {
+            assert!(!usable(TILES, !missing, not_asked), "state {missing:#x} is not saved");
+        }
+    }
 }

@@ -69,8 +69,7 @@ pub struct CpuOptions {
 /// architecture, a copy of its weights) can be asked for from several. Whatever runs the network
 /// takes `&mut self`, so that one call runs at a time; threads that are to run networks at the same
 /// time each need an executor of their own, which brings its own threads ([`CpuOptions::threads`]).
-/// The resolution is the architecture's; for another one an executor of that resolution can be made
-/// of the same weights.
+/// Images are of the architecture's resolution, which [`CpuExecutor::set_resolution`] changes between calls.
 #[derive(Debug)]
 pub struct CpuExecutor {
     architecture: Architecture,
@@ -232,6 +231,29 @@ impl CpuExecutor {
     /// Number of threads in use.
     pub fn threads(&self) -> usize {
         self.engine.pool.threads()
+    }
+
+    /// Takes images of `resolution`×`resolution` pixels from here on, in inference and in training. Weights, running
+    /// statistics, gradients and what is frozen stay; there is no way back through a pass of before.
+    ///
+    /// What was folded for inference is made anew at the next use, some milliseconds: who needs several
+    /// resolutions by turns has an executor for each.
+    ///
+    /// # Errors
+    /// When the architecture cannot have that resolution; nothing changes then.
+    pub fn set_resolution(&mut self, resolution: usize) -> Result<()> {
+        let architecture = Architecture { resolution, ..self.architecture.clone() };
+        let layers = architecture.layers()?.into_iter();
+        let convs =
+            layers.filter(|layer| !matches!(layer.operator, Operator::GlobalPool | Operator::Classifier));
+        for (conv, layer) in self.convs.iter_mut().zip(convs) {
+            conv.layer = layer;
+        }
+        self.architecture = architecture;
+        let Engine { isa, clamp, ref pool, .. } = self.engine;
+        self.inference = inference::Inference::new(self.precision(), isa, clamp, pool.threads());
+        self.training.batch = 0;
+        Ok(())
     }
 
     /// The last feature map of each image in inference mode, `[N, h, w, C]`: activated, before the
