@@ -12,6 +12,7 @@
 
 use crate::activation::Clamp;
 use crate::element::Element;
+use crate::extent::extent;
 use crate::isa::Isa;
 use crate::simd::{
     Kernel, Simd, dispatch, for_channel_blocks, for_channel_groups, load, load_all, store, store_all,
@@ -43,7 +44,8 @@ pub fn activate<E: Element, O: Element>(
     assert_eq!(affine.shift.len(), channels);
     let rows = rows_of(input, channels);
     assert!(
-        output_stride >= channels && (rows == 0 || (rows - 1) * output_stride + channels <= output.len())
+        output_stride >= channels && extent(rows, channels, output_stride) <= output.len(),
+        "output rows"
     );
     // SAFETY: the lengths were checked.
     unsafe { dispatch(isa, Activate { affine, clamp, input, output: output.as_mut_ptr(), output_stride }) }
@@ -435,7 +437,8 @@ pub fn backward<E: Element, O: Element>(
     assert!(correction.offset.len() == channels && correction.slope.len() == channels);
     let rows = z.len() / channels;
     assert!(
-        output_stride >= channels && (rows == 0 || (rows - 1) * output_stride + channels <= output.len())
+        output_stride >= channels && extent(rows, channels, output_stride) <= output.len(),
+        "output rows"
     );
     let output = output.as_mut_ptr();
     // SAFETY: the lengths were checked.

@@ -7,6 +7,7 @@ use half::{bf16, f16};
 
 use crate::depthwise::Present;
 use crate::element::Element;
+use crate::extent::{covers, extent};
 use crate::gemm::{Across, Epilogue, MatrixMut, PackedB, Panels, Tile, panel_width};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, TILE_VECTORS, VALUE, dispatch};
@@ -28,19 +29,18 @@ pub struct ConvGeometry {
 impl ConvGeometry {
     /// Values that a padded input row must have.
     pub fn input_len(&self) -> usize {
-        match self.outputs {
-            0 => 0,
-            outputs => ((outputs - 1) * self.stride + 2 * self.dilation + 1) * self.channels,
-        }
+        let pixels = extent(self.outputs, self.dilation.saturating_mul(2).saturating_add(1), self.stride);
+        extent(pixels, self.channels, self.channels)
     }
 
     /// The outputs all of whose pixels are `present`.
     pub(crate) fn whole(&self, Present { left, count }: Present) -> Range<usize> {
         let first = left.div_ceil(self.stride).min(self.outputs);
-        let end = match (left + count).checked_sub(2 * self.dilation + 1) {
-            Some(last) => (last / self.stride + 1).clamp(first, self.outputs),
-            None => first,
-        };
+        let end =
+            match left.saturating_add(count).checked_sub(self.dilation.saturating_mul(2).saturating_add(1)) {
+                Some(last) => (last / self.stride + 1).clamp(first, self.outputs),
+                None => first,
+            };
         first..end
     }
 }
@@ -70,17 +70,22 @@ pub fn convolve_rows<C: Element>(
     output: MatrixMut<C>,
     epilogue: Epilogue,
 ) {
-    assert_eq!(filter.k(), 9 * geometry.channels, "rows of the filter: [3][3][channels]");
+    assert_eq!(
+        filter.k(),
+        extent(9, geometry.channels, geometry.channels),
+        "rows of the filter: [3][3][channels]"
+    );
     let channels = geometry.channels;
     let padded = Present { left: 0, count: geometry.input_len() / channels.max(1) };
     let is_padded = unpadded.is_none();
     let unpadded = unpadded.unwrap_or(Unpadded { present: padded, beyond: &[], ahead: &[] });
-    let needed = unpadded.present.count * channels;
+    let needed = extent(unpadded.present.count, channels, channels);
     for row in inputs.as_flattened() {
         assert!(row.len() >= needed, "row of {} values, {needed} needed", row.len());
     }
     assert!(is_padded || unpadded.beyond.len() >= channels, "a pixel of zeros");
-    assert_eq!(output.rows, inputs.len() * geometry.outputs, "rows of pixels of the output");
+    let pixels = extent(inputs.len(), geometry.outputs, geometry.outputs);
+    assert_eq!(output.rows, pixels, "rows of pixels of the output");
     check_columns(filter.isa, filter.n(), first_column, output.columns, epilogue);
     // SAFETY: the rows have the pixels that are present, and so has what is beyond, if any are not; the filter's
     // panels from `first_column` on cover the output's columns, and so do the epilogue's values.
@@ -98,7 +103,7 @@ pub(crate) fn check_columns(
     epilogue: Epilogue,
 ) {
     assert!(
-        first_column.is_multiple_of(panel_width(isa)) && first_column + columns <= outputs,
+        first_column.is_multiple_of(panel_width(isa)) && covers(outputs, first_column, columns),
         "columns of the output against the filter's"
     );
     epilogue.check(outputs);
@@ -243,9 +248,9 @@ impl<C: Element> Kernel for ConvolveRows<'_, C> {
                     columns: place.columns,
                     others: place.others,
                     accumulate: false,
-                    bias: epilogue.bias.map(|bias| bias[column..].as_ptr()),
+                    bias: epilogue.bias.map(|bias| bias.as_ptr().wrapping_add(column)),
                     clamp: epilogue.clamp,
-                    lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
+                    lowered: epilogue.lowered.map(|lowered| lowered.as_ptr().wrapping_add(column)),
                     ahead: Panels::one(filter.data.as_ptr(), 0),
                     next: filter.data.as_ptr(),
                     next_len: 0,

@@ -16,6 +16,7 @@ use half::{bf16, f16};
 
 use crate::activation::Clamp;
 use crate::element::Element;
+use crate::extent::extent;
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
 use lanes::{Floats, Lanes};
@@ -67,9 +68,16 @@ impl RowGeometry {
         let pixels = match (self.present, self.outputs) {
             (Some(Present { count, .. }), _) => count,
             (None, 0) => 0,
-            (None, outputs) => (outputs - 1) * self.stride + 2 * self.dilation + 1,
+            (None, outputs) => {
+                extent(outputs, self.dilation.saturating_mul(2).saturating_add(1), self.stride)
+            }
         };
-        pixels.checked_sub(1).map_or(0, |before| before * self.pixel_stride + self.channels)
+        extent(pixels, self.channels, self.pixel_stride)
+    }
+
+    /// Values of an output row, with what lies behind its last pixel.
+    fn output_row(&self) -> usize {
+        extent(self.outputs, self.output_stride, self.output_stride)
     }
 
     fn check(&self, rows: &[&[impl Element]; 3], weights: usize, outputs: usize) {
@@ -83,8 +91,12 @@ impl RowGeometry {
                 self.input_len()
             );
         }
-        assert_eq!(weights, TAPS * self.channels, "depthwise weights are [9][channels]");
-        assert_eq!(outputs, self.outputs * self.output_stride, "output row is [outputs][output stride]");
+        assert_eq!(
+            weights,
+            extent(TAPS, self.channels, self.channels),
+            "depthwise weights are [9][channels]"
+        );
+        assert_eq!(outputs, self.output_row(), "output row is [outputs][output stride]");
     }
 }
 
@@ -152,8 +164,8 @@ pub fn convolve_rows<E: Element, O: Element>(
     output: &mut [O],
     ahead: &[O],
 ) {
-    let row = geometry.outputs * geometry.output_stride;
-    assert_eq!(output.len(), inputs.len() * row, "one output row for each three input rows");
+    let row = geometry.output_row();
+    assert_eq!(output.len(), extent(inputs.len(), row, row), "one output row for each three input rows");
     for rows in inputs {
         geometry.check(rows, weights.len(), row);
     }

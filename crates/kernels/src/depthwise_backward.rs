@@ -12,6 +12,7 @@
 use crate::batch_norm::{GradientSums, Normalisation};
 use crate::depthwise::TAPS;
 use crate::element::Element;
+use crate::extent::extent;
 use crate::isa::Isa;
 use crate::simd::{self, Kernel, Simd, dispatch, for_channel_blocks};
 
@@ -41,8 +42,8 @@ impl BackwardGeometry {
     /// Values of a row of gradients: [`ZEROS`] pixels of zeros, the outputs, and zeros as far as an
     /// input may look.
     pub fn gradient_row_len(&self) -> usize {
-        let behind = (self.inputs + self.left).div_ceil(self.stride);
-        (ZEROS + self.outputs.max(behind)) * self.pixel_stride
+        let behind = self.inputs.saturating_add(self.left).div_ceil(self.stride);
+        extent(self.outputs.max(behind).saturating_add(ZEROS), self.pixel_stride, self.pixel_stride)
     }
 }
 

@@ -16,6 +16,7 @@ use std::ops::Range;
 use crate::activation::Clamp;
 use crate::buffer::Buffer;
 use crate::element::Element;
+use crate::extent::{covers, extent};
 use crate::isa::Isa;
 use crate::parallel::Parts;
 use crate::simd::{self, Kernel, Simd, TILE_VECTORS, VALUE, dispatch};
@@ -165,7 +166,7 @@ unsafe impl<'a, T: Send> Parts for ColumnBlocks<'a, T> {
 fn check(len: usize, rows: usize, columns: usize, stride: usize) {
     assert!(stride >= columns, "matrix stride {stride} is less than its {columns} columns");
     assert!(
-        rows == 0 || (rows - 1) * stride + columns <= len,
+        extent(rows, columns, stride) <= len,
         "matrix of {rows} rows, {columns} columns, stride {stride} needs more than {len} values"
     );
 }
@@ -188,7 +189,8 @@ pub struct PackedB {
 impl PackedB {
     /// Room for a `k` × `n` matrix, to be filled by one of the `pack` methods.
     pub fn new(isa: Isa, k: usize, n: usize) -> Self {
-        Self { data: Buffer::zeros(k * n.next_multiple_of(panel_width(isa))), k, n, isa }
+        let columns = n.next_multiple_of(panel_width(isa));
+        Self { data: Buffer::zeros(extent(columns, k, k)), k, n, isa }
     }
 
     /// B = source (row-major `[k, n]`).
@@ -361,11 +363,12 @@ pub fn gemm(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilog
     gemm_ahead(a, b, first_column, c, epilogue, Ahead::default());
 }
 
-/// C = epilogue(C + A·B), as [`gemm`]: the product is complete before it is added.
+/// C = epilogue(C + A·B), as [`gemm`], for few k: the product is complete before it is added.
 ///
 /// # Panics
-/// As [`gemm`].
+/// As [`gemm`]; if k exceeds 512, of which a product is added in parts.
 pub fn gemm_accumulate(a: MatrixRef, b: &PackedB, first_column: usize, c: MatrixMut, epilogue: Epilogue) {
+    assert!(b.k <= K_BLOCK, "{} rows of B, expected up to {K_BLOCK}", b.k);
     Gemm { a, b, first_column, c, epilogue, ahead: Ahead::default(), accumulate: true, k_block: K_BLOCK }
         .checked();
 }
@@ -409,7 +412,7 @@ impl<C: Element> Gemm<'_, C> {
         assert_eq!(a.columns, b.k, "columns of A against rows of B");
         assert_eq!(a.rows, c.rows, "rows of A against rows of C");
         let starts_a_panel = first_column.is_multiple_of(panel_width(b.isa));
-        assert!(starts_a_panel && first_column + c.columns <= b.n, "columns of C against B");
+        assert!(starts_a_panel && covers(b.n, first_column, c.columns), "columns of C against B");
         epilogue.check(b.n);
         // SAFETY: the constructors of the matrices checked their extents; the panels from
         // `first_column` on cover C's columns, and the epilogue's values cover them too.
@@ -471,9 +474,9 @@ impl<C: Element> Kernel for Gemm<'_, C> {
                     columns: place.columns,
                     others: place.others,
                     accumulate: accumulate || block > 0,
-                    bias: epilogue.bias.filter(|_| last).map(|bias| bias[column..].as_ptr()),
+                    bias: epilogue.bias.filter(|_| last).map(|bias| bias.as_ptr().wrapping_add(column)),
                     clamp: epilogue.clamp.filter(|_| last),
-                    lowered: epilogue.lowered.map(|lowered| lowered[column..].as_ptr()),
+                    lowered: epilogue.lowered.map(|lowered| lowered.as_ptr().wrapping_add(column)),
                     ahead,
                     next,
                     next_len,

@@ -3,6 +3,7 @@
 //! A patch holds the values under the filter in the order `[ky][kx][channel]`.
 
 use crate::element::Element;
+use crate::extent::extent;
 
 /// A padded image `[height][width][channels]` and the 3×3 windows over it.
 #[derive(Clone, Copy, Debug)]
@@ -34,12 +35,12 @@ impl Windows {
         (size - (2 * dilation + 1)) / stride + 1
     }
 
-    /// Windows in a row.
+    /// Windows in a row, which must be wide enough for one.
     pub fn outputs_wide(&self) -> usize {
         Self::outputs(self.width, self.stride, self.dilation)
     }
 
-    /// Windows in a column.
+    /// Windows in a column, which must be high enough for one.
     pub fn outputs_high(&self) -> usize {
         Self::outputs(self.height, self.stride, self.dilation)
     }
@@ -72,6 +73,7 @@ pub fn gather<E: Element>(
     stride: usize,
 ) {
     assert_eq!(image.len(), windows.image_len(), "padded image");
+    assert!(patches.len() >= extent(count, windows.patch_len(), stride), "{count} patches");
     let wide = windows.outputs_wide();
     for (index, patch) in (first..first + count).zip(patches.chunks_mut(stride)) {
         windows.runs(index / wide, index % wide, |from, to, length| {
@@ -93,6 +95,7 @@ pub fn scatter_add<E: Element>(
     image: &mut [f32],
 ) {
     assert_eq!(image.len(), windows.image_len(), "padded image");
+    assert!(patches.len() >= extent(count, windows.patch_len(), stride), "{count} patches");
     let wide = windows.outputs_wide();
     for (index, patch) in (first..first + count).zip(patches.chunks(stride)) {
         windows.runs(index / wide, index % wide, |to, from, length| {

@@ -8,10 +8,10 @@ use crate::simd::{Kernel, Simd, dispatch, for_channel_blocks, load, store};
 const TOGETHER: usize = 64;
 
 /// Mean over the pixels of one image `[pixels][channels]`, summed in f64 (a few pixels in f32). `sums` is
-/// memory for as many values as there are channels.
+/// memory for as many values as there are channels. (The mean of no pixels is NaN.)
 ///
 /// # Panics
-/// If `image` is not whole pixels of `mean.len()` channels.
+/// If `image` is not whole pixels of `mean.len()` channels, or `sums` has not one value a channel.
 pub fn global_average(isa: Isa, image: &[impl Element], sums: &mut [f64], mean: &mut [f32]) {
     let channels = mean.len();
     assert!(channels > 0 && image.len().is_multiple_of(channels) && sums.len() == channels);

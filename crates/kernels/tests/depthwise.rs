@@ -246,7 +246,7 @@ proptest! {
         (height, width) in (1usize..14, 1usize..30),
         channels in 1usize..70,
         (stride, dilation) in (1usize..4, 1usize..4),
-        (top, bottom, left, right) in (0usize..4, 0usize..4, 0usize..4, 0usize..4),
+        (top, bottom, left, right) in (0usize..4, 0usize..4, 0usize..7, 0usize..7),
         (gap, clamped) in (0usize..5, any::<bool>()),
         seed: u64,
     ) {

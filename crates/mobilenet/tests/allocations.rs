@@ -43,6 +43,8 @@ unsafe impl GlobalAlloc for Counted {
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
 
+const THREADS: usize = 2;
+
 /// Calls that are counted.
 const CALLS: usize = 10;
 
@@ -56,21 +58,24 @@ fn inference_allocates_what_it_returns_only() {
         for precision in [Precision::F32, Precision::Bf16] {
             for isa in Isa::testable() {
                 let options =
-                    CpuOptions { threads: Some(2), isa: Some(isa), precision, ..CpuOptions::default() };
+                    CpuOptions { threads: Some(THREADS), isa: Some(isa), precision, ..CpuOptions::default() };
                 let mut executor = CpuExecutor::new(&a, &weights, &options).unwrap();
                 for batch in [1, 5] {
                     let images = Tensor::zeros(&[batch, 64, 64, 3]);
                     let pixels = vec![0u8; images.data().len()];
                     let mut counted = |what: &str, mut call: Box<dyn FnMut(&mut CpuExecutor) + '_>| {
-                        // Memory grows in the first call; how threads share the work out settles later.
-                        (0..3).for_each(|_| call(&mut executor));
+                        // The first call plans, folds, packs and takes memory.
+                        call(&mut executor);
                         let before = (ALLOCATIONS.load(Ordering::Relaxed), taken_so_far());
                         (0..CALLS).for_each(|_| call(&mut executor));
                         let each = (ALLOCATIONS.load(Ordering::Relaxed) - before.0) as f64 / CALLS as f64;
                         let what = format!("{what}, {body:?}, {} {precision:?}, batch {batch}", isa.name());
                         // The logits: their shape and values. (And the normalisation of pixels.)
                         assert!(each <= 4.0, "{each} allocations a call: {what}");
-                        assert_eq!(taken_so_far(), before.1, "buffers of {what}");
+                        // (Where bf16 is converted, each thread has rows of its own for that, from its first share on.)
+                        let most = if precision == Precision::Bf16 { THREADS } else { 0 };
+                        let taken = taken_so_far() - before.1;
+                        assert!(taken <= most, "{taken} buffers of {what}");
                     };
                     counted("infer", Box::new(|executor| _ = executor.infer(&images).unwrap()));
                     counted("infer_pixels", Box::new(|executor| _ = executor.infer_pixels(&pixels).unwrap()));

@@ -102,3 +102,56 @@ fn what_f16_has_no_room_for_is_bounded() {
         assert!(rounded.infer(&images).unwrap().data().iter().all(|v| v.is_finite()), "{}", isa.name());
     }
 }
+
+/// The last frozen stage's outputs are bounded by what the layer behind it, which learns, has room for.
+#[test]
+fn a_frozen_map_is_bounded_by_what_reads_it_now() {
+    let conventions = Conventions { activation: Activation::Relu, ..Preset::Reference.conventions() };
+    let architecture = small(conventions);
+    // Far more than the running statistics say, so that bounds are met.
+    let mut images = images(&architecture, 2);
+    images.data_mut().iter_mut().for_each(|value| *value *= 1e3);
+    let options = CpuOptions { precision: Precision::Bf16, ..CpuOptions::default() };
+    let weights = Weights::random(&architecture, 3).unwrap();
+    let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+    executor.freeze(Some(1)).unwrap();
+    for factor in [1.0, 20.0, 0.1] {
+        for parameter in executor.parameters() {
+            if parameter.name.contains("depthwise_2") && parameter.name.ends_with("depthwise_2.weight") {
+                parameter.value.iter_mut().for_each(|value| *value *= factor);
+            }
+        }
+        let mut fresh = CpuExecutor::new(&architecture, &executor.weights(), &options).unwrap();
+        for blocks in [1, 2] {
+            let expected = fresh.feature_maps_behind(&images, blocks).unwrap();
+            let found = executor.feature_maps_behind(&images, blocks).unwrap();
+            assert_eq!(found, expected, "{blocks} blocks, filter times {factor}");
+        }
+    }
+}
+
+/// A filter that f16 has no room for is not rounded to it, however small what it reads is.
+#[test]
+fn a_filter_beyond_f16_stays_finite() {
+    let conventions = Conventions { activation: Activation::Relu, ..Preset::Reference.conventions() };
+    let architecture = small(conventions);
+    let images = images(&architecture, 1);
+    let random = Weights::random(&architecture, 3).unwrap();
+    let mut weights = Weights::new();
+    for (name, tensor) in random.iter() {
+        let mut tensor = tensor.clone();
+        if name.starts_with("pointwise_1.bn.") && (name.ends_with("weight") || name.ends_with("bias")) {
+            tensor.data_mut().fill(1e-6);
+        } else if name == "depthwise_2.weight" {
+            tensor.data_mut().fill(1e5);
+        }
+        weights.insert(name, tensor);
+    }
+    weights.check(&architecture).unwrap();
+    for isa in Isa::testable() {
+        let options = CpuOptions { isa: Some(isa), precision: Precision::Bf16, ..CpuOptions::default() };
+        let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+        let maps = executor.feature_maps_behind(&images, 2).unwrap();
+        assert!(maps.data().iter().all(|value| value.is_finite()), "{}", isa.name());
+    }
+}

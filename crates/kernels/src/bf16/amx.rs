@@ -439,9 +439,7 @@ impl<C> Beside<C> {
     }
 }
 
-/// The sums of one or two tile rows and one or two tile columns, in tiles 0 (above, left), 1 (above,
-/// right), 2 and 3 (below). They stay there from [`zero`] or [`load`] to [`store`]: the compiler
-/// itself uses no tile.
+/// What the sums of one or two tile rows and one or two tile columns are made from.
 #[derive(Clone, Copy)]
 struct Block {
     /// Where the values of A begin, of either tile row.

@@ -19,6 +19,8 @@ use crate::depthwise::Present;
 use crate::element;
 use crate::element::Element;
 #[cfg(target_arch = "x86_64")]
+use crate::extent::extent;
+#[cfg(target_arch = "x86_64")]
 use crate::gemm::{Ahead, MatrixRef};
 use crate::gemm::{Epilogue, MatrixMut, PackedB};
 use crate::isa::Isa;
@@ -33,7 +35,7 @@ enum Packed {
     Wide(PackedB),
     /// For products of pairs: rows `[ky][kx][in]`, filled up to whole pairs, or to a step of tiles.
     #[cfg(target_arch = "x86_64")]
-    Pairs(PackedBf16),
+    Pairs { filter: PackedBf16, channels: usize },
 }
 
 /// Values from one patch to the next: a vector.
@@ -56,12 +58,27 @@ impl ConvFilter {
             let k = (9 * channels).next_multiple_of(step);
             let mut packed = PackedBf16::new(isa, k, outputs);
             packed.pack_with(|row, out| if row < 9 * channels { value(row, out) } else { 0.0 });
-            return Self(Packed::Pairs(packed));
+            return Self(Packed::Pairs { filter: packed, channels });
         }
         let _ = dilation;
         let mut packed = PackedB::new(isa, 9 * channels, outputs);
         packed.pack_with(value);
         Self(Packed::Wide(packed))
+    }
+
+    /// Values of scratch memory that [`convolve_rows`] needs for so many `rows` of outputs, each from three rows of so
+    /// many `pixels`.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+    pub fn scratch_len(&self, rows: usize, outputs: usize, pixels: usize) -> usize {
+        match &self.0 {
+            Packed::Wide(_) => 0,
+            #[cfg(target_arch = "x86_64")]
+            Packed::Pairs { channels, .. } => {
+                let patches = rows.saturating_mul(extent(outputs, PATCH, PATCH));
+                let rounded = extent(pixels, *channels, *channels).next_multiple_of(PATCH);
+                patches.saturating_add(rounded.saturating_mul(3).saturating_mul(rows))
+            }
+        }
     }
 }
 
@@ -84,8 +101,12 @@ pub fn convolve_rows<C: Element>(
             conv::convolve_rows((geometry, unpadded), inputs, filter, first_column, output, epilogue);
         }
         #[cfg(target_arch = "x86_64")]
-        Packed::Pairs(filter) => {
-            by_patches((geometry, unpadded), inputs, filter, first_column, output, epilogue, scratch);
+        Packed::Pairs { filter: packed, channels } => {
+            assert_eq!(geometry.channels, *channels, "channels of the filter");
+            let present = geometry.input_len() / channels.max(&1);
+            let present = unpadded.map_or(present, |unpadded| unpadded.present.count);
+            let scratch = scratch.at_least(filter.scratch_len(inputs.len(), geometry.outputs, present));
+            by_patches((geometry, unpadded), inputs, packed, first_column, output, epilogue, scratch);
         }
     }
 }
@@ -98,19 +119,18 @@ fn by_patches<C: Element>(
     first_column: usize,
     output: MatrixMut<C>,
     epilogue: Epilogue,
-    scratch: &mut Buffer<bf16>,
+    scratch: &mut [bf16],
 ) {
     let ConvGeometry { outputs, channels, dilation, .. } = geometry;
-    assert!(9 * channels <= filter.k() && filter.k() <= PATCH && dilation == 1, "geometry of the filter");
-    assert_eq!(output.rows, inputs.len() * outputs, "rows of pixels of the output");
+    assert!(filter.k() <= PATCH && dilation == 1, "geometry of the filter");
+    assert_eq!(output.rows, extent(inputs.len(), outputs, outputs), "rows of pixels of the output");
     let padded = Present { left: 0, count: geometry.input_len() / channels.max(1) };
     let present = unpadded.map_or(padded, |unpadded| unpadded.present);
     let ahead = unpadded.map_or(&[][..], |unpadded| unpadded.ahead);
-    let needed = present.count * channels;
+    let needed = extent(present.count, channels, channels);
     // Behind the patches the rows, rounded: each once, where output rows that follow one another share them.
     let patches_len = inputs.len() * outputs * PATCH;
     let row_len = needed.next_multiple_of(PATCH);
-    let scratch = scratch.at_least(patches_len + 3 * inputs.len() * row_len);
     let (patches, mut free) = scratch.split_at_mut(patches_len);
     let mut before: [(*const f32, *const bf16); 3] = [(std::ptr::null(), std::ptr::null()); 3];
     for (rows, patches) in inputs.iter().zip(patches.chunks_exact_mut((outputs * PATCH).max(1))) {

@@ -184,8 +184,8 @@ mod halves {
     use crate::simd::avx512::Avx512;
 
     /// Bias and bounds of what is kept in f16, with AVX512-FP16: sums are rounded first and held within rounded bounds
-    /// then, of which a vector has twice as many. (Rounding never changes the order of two values: the bits are those
-    /// of [`Bounded`].)
+    /// then, of which a vector has twice as many. (Rounding never changes the order of two values: these are the
+    /// values of [`Bounded`], but that a zero may be −0.)
     #[derive(Clone, Copy)]
     pub(in crate::bf16) struct Halves {
         s: Avx512<true>,

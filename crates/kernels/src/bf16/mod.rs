@@ -31,6 +31,7 @@ mod widened;
 use half::{bf16, f16};
 
 use crate::element::Element;
+use crate::extent::covers;
 use crate::gemm::{Ahead, Epilogue, MatrixMut, MatrixRef, panel_width};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
@@ -40,7 +41,7 @@ pub use packed::PackedBf16;
 pub use transposed::gemm_transposed_accumulate;
 
 /// C = epilogue(A·B), for the columns of C: `first_column..first_column + c.columns` of B. C is f32, or
-/// bf16 that is rounded once, after bias and clamp in f32.
+/// bf16 or f16 that is rounded once, after bias and clamp in f32.
 ///
 /// Each element is one sum over k in an order that depends on k only, so the bits do not depend on
 /// how rows or columns are spread over calls, as long as `first_column` is a multiple of
@@ -73,7 +74,7 @@ pub fn gemm_ahead<C: Element>(
     assert_eq!(a.columns, b.k(), "columns of A against rows of B");
     assert_eq!(a.rows, c.rows, "rows of A against rows of C");
     assert!(
-        first_column.is_multiple_of(column_step(b.isa)) && first_column + c.columns <= b.n(),
+        first_column.is_multiple_of(column_step(b.isa)) && covers(b.n(), first_column, c.columns),
         "columns of C against B"
     );
     epilogue.check(b.n());

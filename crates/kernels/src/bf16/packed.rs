@@ -4,6 +4,7 @@ use half::bf16;
 
 use crate::buffer::Buffer;
 use crate::element::Element;
+use crate::extent::extent;
 use crate::gemm::{PackedB, panel_width};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
@@ -42,8 +43,8 @@ impl PackedBf16 {
     pub fn new(isa: Isa, k: usize, n: usize) -> Self {
         match depth_step(isa) {
             Some(step) => {
-                let len = k.next_multiple_of(step) * n.next_multiple_of(panel_width(isa));
-                Self { pairs: Buffer::zeros(len), wide: None, k, n, isa }
+                let (rows, columns) = (k.next_multiple_of(step), n.next_multiple_of(panel_width(isa)));
+                Self { pairs: Buffer::zeros(extent(columns, rows, rows)), wide: None, k, n, isa }
             }
             None => Self { pairs: Buffer::default(), wide: Some(PackedB::new(isa, k, n)), k, n, isa },
         }

@@ -21,7 +21,7 @@ const ROWS: usize = 512;
 /// the columns of A or of B are spread over calls. Any stride will do, and what lies between the rows
 /// has no influence. `scratch` is memory to work in, which grows as needed; what it holds is of no account.
 ///
-/// With `amx`, C passes through the first-level cache once every 256 rows, so that few rows (less than 200) of
+/// With `amx`, C passes through the first-level cache once every 512 rows at most, so that few rows (less than 200) of
 /// a large C are slow; a stride of C that is not a power of two helps then.
 ///
 /// # Panics

@@ -29,7 +29,8 @@ pub(super) fn run<C: Element>(product: Product<C>) {
         let mut done = 0;
         for group in 0..groups {
             let rows = (a.rows - done).div_ceil(groups - group);
-            let to = widened.at_least(rows * stride);
+            // (As much as any layer's rows need, so that the memory grows once.)
+            let to = &mut widened.at_least((rows * stride).max(2 * VALUES))[..rows * stride];
             for (row, to) in to.chunks_exact_mut(stride).enumerate() {
                 let from = &a.data[(done + row) * a.stride..][..a.columns];
                 element::convert(b.isa, from, &mut to[..a.columns]);

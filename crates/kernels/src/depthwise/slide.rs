@@ -240,7 +240,7 @@ impl<E, O, const ROWS: usize, const INPUTS: usize> Rows<'_, E, O, ROWS, INPUTS> 
             }
             // What lacks pixels on the right.
             for output in (pixel + left).saturating_sub(2)..outputs {
-                let (mut sums, columns) = match pixel + left - output {
+                let (mut sums, columns) = match (pixel + left).saturating_sub(output) {
                     2 => (first, 2..3),
                     1 => (second, 1..3),
                     _ => (start, 0..3),

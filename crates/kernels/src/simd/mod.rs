@@ -323,6 +323,8 @@ impl TileWalk<'_> {
                         s.prefetch(ahead);
                         ahead = ahead.wrapping_byte_add(ahead_step);
                     }
+                    s.prefetch(next);
+                    next = next.wrapping_byte_add(S::LANE_STEPS * next_step);
                     a = a.wrapping_byte_add(S::LANE_STEPS * VALUE);
                     b = b.wrapping_byte_add(S::LANE_STEPS * b_step);
                     left -= S::LANE_STEPS;

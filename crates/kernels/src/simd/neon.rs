@@ -78,7 +78,7 @@ impl Simd for Neon {
                 "fcvtl {v:v}.4s, {v:v}.4h",
                 v = out(vreg) v,
                 from = in(reg) from,
-                options(nostack, readonly, preserves_flags),
+                options(nostack, readonly),
             );
             v
         }
@@ -91,7 +91,7 @@ impl Simd for Neon {
                 "str {v:d}, [{to}]",
                 v = inout(vreg) v => _,
                 to = in(reg) to,
-                options(nostack, preserves_flags),
+                options(nostack),
             );
         }
     }

@@ -83,7 +83,7 @@ macro_rules! windows {
                     inout("ymm11") sums[2],
                     inout("ymm12") sums[3],
                     out("ymm13") _,
-                    options(pure, nostack, readonly, preserves_flags),
+                    options(pure, nostack, readonly),
                 );
             }
             sums

@@ -12,6 +12,7 @@ use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef};
 use mobilenet_kernels::parallel::{Shares, chunks, ranges};
 use mobilenet_kernels::{Buffer, Clamp, Element, Isa, element, pooling};
 
+pub(super) use single::has_few_pixels;
 use single::spread_image;
 
 use super::plan::{Plan, Stage};
@@ -75,6 +76,20 @@ pub(super) struct InferenceIn<E: Number> {
     shares: Vec<Shares>,
     /// Where the groups of whole images of the last batch ended.
     groups: Vec<usize>,
+    /// The largest pass that there is memory for.
+    room: Option<Room>,
+}
+
+/// A pass, as far as its threads' memory depends on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Room {
+    stages: usize,
+    /// Of these, taken depth first.
+    first: usize,
+    /// Images that a thread takes together.
+    together: usize,
+    /// Whether some images are shared out over the threads.
+    shared: bool,
 }
 
 /// One thread's memory for inference.
@@ -108,6 +123,37 @@ impl<E: Number> Default for Memory<E> {
             copied: Copied::default(),
             end: Mean::default(),
         }
+    }
+}
+
+impl<E: Number> Memory<E> {
+    /// Takes what a thread needs for `stages`, the `first` of them depth first, of one image, or of as many as it takes
+    /// `together`.
+    fn reserve(&mut self, plan: &Plan<E>, stages: &[Stage<E>], first: usize, together: usize) {
+        let Self { kept, maps, patches, gathered, copied, end } = self;
+        strip::reserve(plan, &stages[..first], kept);
+        for stage in stages {
+            patches.at_least(stage.most_patches(plan.isa));
+            copied.reserve(stage);
+        }
+        // A last product's columns for the classifier, and their means.
+        let Some(last) = stages.last().filter(|last| last.depthwise.is_some()) else { return };
+        let Shape { channels, .. } = last.layer.output;
+        if let Some(block) = E::classifier_block(channels) {
+            maps[0].at_least(last.layer.output.pixels() * block);
+            gathered.at_least(block);
+        }
+        end.reserve(channels);
+        if together > 0 {
+            reserve_group(plan, (stages, first), together, maps, gathered);
+        }
+    }
+}
+
+impl Mean {
+    fn reserve(&mut self, features: usize) {
+        self.sums.resize(features.max(self.sums.len()), 0.0);
+        self.values.reserve(features.saturating_sub(self.values.len()));
     }
 }
 
@@ -211,13 +257,30 @@ impl<E: Number> InferenceIn<E> {
             memory: std::iter::repeat_with(Memory::default).take(threads).collect(),
             shares: Vec::new(),
             groups: Vec::new(),
+            room: None,
         }
     }
 
     /// Keeps the first `stages` stages only of what was folded.
     fn forget_behind(&mut self, stages: usize) {
-        self.plan.stages.truncate(stages);
-        self.plan.classifier = None;
+        self.plan.forget_behind(stages);
+    }
+
+    /// Takes the memory of every thread for a pass, so that none is taken while it runs, whoever does what.
+    fn reserve(&mut self, room: Room) {
+        if self.room == Some(room) {
+            return;
+        }
+        let Room { stages, first, together, shared } = room;
+        let (plan, stages) = (&self.plan, &self.plan.stages[..stages]);
+        for memory in &mut self.memory {
+            memory.reserve(plan, stages, first, together);
+        }
+        if shared {
+            reserve_maps((stages, first), |_| 1, &mut self.maps);
+        }
+        self.shares.resize_with(stages.len().max(self.shares.len()), Shares::default);
+        self.room = Some(room);
     }
 
     fn logits(&mut self, network: &mut Network, input: Input) -> Tensor {
@@ -272,16 +335,17 @@ impl<E: Number> InferenceIn<E> {
         self.plan.fold(network, stages, false);
         let Network { engine, timing, .. } = network;
         let batch = images.count();
-        let Self { plan, maps, memory, shares, groups, .. } = self;
-        let plan = &*plan;
-        shares.resize_with(plan.stages.len().max(shares.len()), Shares::default);
-        let stages = &plan.stages[..stages];
         let threads = engine.pool.threads();
-        let first = depth_first(stages);
+        let first = depth_first(&self.plan.stages[..stages]);
         // Whole images for each thread as long as there are enough for all. (Layers can be told apart only where one
         // follows the other.)
         let each = if timing.is_on() { 0 } else { batch / threads };
         let done = each * threads;
+        let together = each.min(group_of(&self.plan.stages[..stages]));
+        self.reserve(Room { stages, first, together, shared: done < batch });
+        let Self { plan, maps, memory, shares, groups, .. } = self;
+        let plan = &*plan;
+        let stages = &plan.stages[..stages];
         if each > 0 {
             group_ends(each, group_of(stages), threads, groups);
             let groups = &groups[..];
@@ -357,6 +421,47 @@ fn group_ends(each: usize, most: usize, threads: usize, ends: &mut Vec<usize>) {
     }
 }
 
+/// Stages that a group's images go through alone, of which there are `count`.
+fn alone<E: Number>(stages: &[Stage<E>], first: usize, count: usize) -> usize {
+    // From here on the product's rows are those of all images.
+    let few = |stage: &Stage<E>| stage.is_small() && stage.depthwise.is_some();
+    match stages.iter().rposition(|stage| !few(stage)) {
+        Some(last) if count > 1 => (last + 1).max(first),
+        _ => stages.len(),
+    }
+}
+
+/// Takes the memory that [`run_group`] needs for up to `most` images.
+fn reserve_group<E: Number>(
+    plan: &Plan<E>,
+    (stages, first): (&[Stage<E>], usize),
+    most: usize,
+    maps: &mut [Buffer<E::Map>; 2],
+    gathered: &mut Buffer<E>,
+) {
+    // (One image goes through all stages alone, and then through none with others.)
+    let alone = alone(stages, first, most);
+    reserve_maps((stages, first), |index| if index < alone { 1 } else { most }, maps);
+    for stage in &stages[alone..] {
+        gathered.at_least(most * stage.layer.output.pixels() * stage.patch_stride(plan.isa));
+    }
+}
+
+/// Takes the memory of the maps between stages of `count(stage)` images. (Which of the two a stage writes depends on
+/// how many there are.)
+fn reserve_maps<E: Number>(
+    (stages, first): (&[Stage<E>], usize),
+    count: impl Fn(usize) -> usize,
+    maps: &mut [Buffer<E::Map>; 2],
+) {
+    for (index, stage) in stages.iter().enumerate().skip(first - 1) {
+        let stride = output_stride(stage, stages.get(index + 1));
+        for map in &mut *maps {
+            map.at_least(count(index) * stage.layer.output.pixels() * stride);
+        }
+    }
+}
+
 /// Takes images through all stages on one thread: each alone as long as its maps are large, then all
 /// together. Calls `finish(index, last map, memory)` for each.
 fn run_group<E: Number>(
@@ -369,12 +474,7 @@ fn run_group<E: Number>(
 ) {
     let Memory { kept, maps: [current, next], patches, gathered, copied, end } = memory;
     let count = images.count();
-    // From here on the product's rows are those of all images.
-    let few = |stage: &Stage<E>| stage.is_small() && stage.depthwise.is_some();
-    let together = match stages.iter().rposition(|stage| !few(stage)) {
-        Some(last) if count > 1 => (last + 1).max(first),
-        _ => stages.len(),
-    };
+    let together = alone(stages, first, count);
     let stride_of = |index: usize| output_stride(&stages[index], stages.get(index + 1));
     for image in 0..count {
         let Shape { height, width, .. } = stages[first - 1].layer.output;

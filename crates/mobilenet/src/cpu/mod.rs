@@ -10,14 +10,16 @@
 //! | `stage.rs` | inference: one block on one thread |
 //! | `strip.rs` | inference: the first blocks, depth first |
 //! | `inference.rs` | inference: the pass over all blocks, on all threads |
+//! | `inference/single.rs` | inference: one image, each layer shared out over the threads |
 //! | `memory.rs` | the memory of a training step |
 //! | `layout.rs` | where a training step keeps what it remembers |
 //! | `forward.rs` | training mode: raw outputs, batch statistics |
 //! | `backward.rs` | gradients |
 //! | `timing.rs` | how long each layer takes |
 //!
-//! Work is cut into items by shape alone and partial sums are added in the order of the items, so
-//! results are the same to the bit for every number of threads.
+//! Results are the same to the bit for every number of threads. In training, work is cut into items by shape alone, and
+//! partial sums are added in the order of the items. In inference threads get as much as they are fast, of which no sum
+//! is a part.
 
 mod backward;
 mod centre;

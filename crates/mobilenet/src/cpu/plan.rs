@@ -1,5 +1,6 @@
 //! Weights as inference reads them: batch normalisation folded into the filters, filters packed.
 
+use half::f16;
 use mobilenet_kernels::parallel::chunks;
 use mobilenet_kernels::{Buffer, Clamp, Element, Isa, depthwise};
 
@@ -18,6 +19,8 @@ pub(super) struct Plan<E: Number> {
     pub classifier: Option<E::Classifier>,
     /// A row of zeros, as long as any row that a depthwise layer reads.
     pub zeros: Buffer<E::Map>,
+    /// Whether the stage behind the last one was folded from other parameters than it has now.
+    next_has_changed: bool,
 }
 
 /// A full convolution, or a depthwise one with the pointwise one behind it.
@@ -72,7 +75,15 @@ pub(super) enum Filter<E: Number> {
 impl<E: Number> Plan<E> {
     /// Nothing is folded yet.
     pub fn new(isa: Isa, clamp: Clamp) -> Self {
-        Self { isa, clamp, stages: Vec::new(), classifier: None, zeros: Buffer::default() }
+        let (stages, zeros) = (Vec::new(), Buffer::default());
+        Self { isa, clamp, stages, classifier: None, zeros, next_has_changed: false }
+    }
+
+    /// Keeps the first `stages` stages only.
+    pub fn forget_behind(&mut self, stages: usize) {
+        self.stages.truncate(stages);
+        self.classifier = None;
+        self.next_has_changed = true;
     }
 
     /// Folds each batch normalisation into the filter before it, in the first `stages` stages, and
@@ -81,6 +92,13 @@ impl<E: Number> Plan<E> {
     pub fn fold(&mut self, network: &mut Network, stages: usize, classifier: bool) {
         let Network { engine, convs, parameters, epsilon, .. } = network;
         let (convs, parameters) = (*convs, *parameters);
+        let statistics = Statistics { parameters, epsilon: f64::from(*epsilon), clamp: self.clamp };
+        if std::mem::take(&mut self.next_has_changed)
+            && let Some(kept) = self.stages.len().checked_sub(1)
+            && let Some(group) = Group::all(convs).nth(kept)
+        {
+            self.stages[kept].clamp = statistics.clamp_before::<E>(&group);
+        }
         let groups: Vec<Group> = Group::all(convs).take(stages).skip(self.stages.len()).collect();
         let classifier = Some(network.classifier).filter(|_| classifier && self.classifier.is_none());
         let items = groups.len() + usize::from(classifier.is_some());
@@ -89,7 +107,6 @@ impl<E: Number> Plan<E> {
         }
         let mut parts: Vec<Part<E>> = std::iter::repeat_with(|| Part::None).take(items).collect();
         let isa = engine.isa;
-        let statistics = Statistics { parameters, epsilon: f64::from(*epsilon), clamp: self.clamp };
         engine.pool.run(items, &mut engine.scratch, chunks(&mut parts, 1), |item, _, part| {
             part[0] = match (groups.get(item), classifier) {
                 (Some(group), _) => Stage::folded(isa, group, statistics)
@@ -158,6 +175,14 @@ impl Statistics<'_> {
             .then(|| centre::of(conv, self.parameters, self.epsilon, self.clamp, E::LARGEST))
     }
 
+    /// The activation of a stage's outputs, and what they have to be bounded to beside it.
+    fn clamp_before<E: Number>(&self, group: &Group) -> Clamp {
+        let bound = group.after.and_then(|after| self.bound_for_halves::<E>(group.convs.last(), after));
+        let bound = bound.unwrap_or(E::LARGEST);
+        let Clamp { low, high } = self.clamp;
+        Clamp { low: low.max(-bound), high: high.min(bound) }
+    }
+
     /// What the outputs of `before` have to be bounded to, so that the sums of the depthwise layer `conv`, which
     /// reads them, stay within the range of f16; `None` if they cannot be bounded so without changing them,
     /// or if there is nothing to gain.
@@ -176,6 +201,14 @@ impl Statistics<'_> {
                 (most - bias.abs()) / reach.max(f64::MIN_POSITIVE)
             })
             .fold(f64::INFINITY, f64::min);
+        // The filter itself is rounded to f16, too.
+        let largest = |(filter, scale): (&[f32], &f64)| {
+            filter.iter().map(|&w| (f64::from(w) * scale).abs()).fold(0.0, f64::max)
+        };
+        let taps = filter.chunks_exact(per_output).zip(&folding.scale).map(largest).fold(0.0, f64::max);
+        if taps > f64::from(f16::MAX) {
+            return None;
+        }
         let needed = self.most(before).min(f64::from(self.clamp.high));
         (bound >= needed && self.most(conv) <= most).then_some(bound.min(most) as f32)
     }
@@ -264,10 +297,7 @@ impl<E: Number> Stage<E> {
                 (f64::from(filter[at]) * folding.scale[output]) as f32
             })),
         };
-        let bound = group.after.and_then(|after| statistics.bound_for_halves::<E>(Some(last), after));
-        let bound = bound.unwrap_or(E::LARGEST);
-        let Clamp { low, high } = statistics.clamp;
-        let clamp = Clamp { low: low.max(-bound), high: high.min(bound) };
+        let clamp = statistics.clamp_before::<E>(group);
         Some(Self { depthwise, layer, filter, bias, clamp, centre })
     }
 }

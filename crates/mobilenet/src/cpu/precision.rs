@@ -79,6 +79,9 @@ pub(super) trait Number: Element {
     /// The filter `value([ky][kx][in], out)` of a full convolution.
     fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> Self::ConvFilter;
 
+    /// See [`ConvFilter::scratch_len`].
+    fn conv_scratch_len(filter: &Self::ConvFilter, rows: usize, outputs: usize, pixels: usize) -> usize;
+
     /// See [`conv::convolve_rows`] and [`products::conv::convolve_rows`].
     fn convolve_rows<C: Element>(
         geometry: (ConvGeometry, Option<Unpadded>),
@@ -231,6 +234,10 @@ impl Number for f32 {
         let mut packed = PackedB::new(isa, 9 * layer.input.channels, layer.output.channels);
         packed.pack_with(value);
         packed
+    }
+
+    fn conv_scratch_len(_: &PackedB, _: usize, _: usize, _: usize) -> usize {
+        0
     }
 
     fn convolve_rows<C: Element>(
@@ -387,6 +394,10 @@ impl Number for bf16 {
     fn pack_conv(isa: Isa, layer: &Layer, value: impl Fn(usize, usize) -> f32) -> ConvFilter {
         let geometry = (layer.input.channels, layer.dilation);
         ConvFilter::new(isa, geometry, layer.output.channels, value)
+    }
+
+    fn conv_scratch_len(filter: &ConvFilter, rows: usize, outputs: usize, pixels: usize) -> usize {
+        filter.scratch_len(rows, outputs, pixels)
     }
 
     fn convolve_rows<C: Element>(

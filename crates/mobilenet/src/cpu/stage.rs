@@ -8,10 +8,11 @@ use std::ops::Range;
 use mobilenet_kernels::conv::{ConvGeometry, Unpadded};
 use mobilenet_kernels::depthwise::{self, Centring, Present, RowEpilogue, RowGeometry};
 use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef};
-use mobilenet_kernels::{Buffer, Element, Isa, element};
+use mobilenet_kernels::{Buffer, Isa, element};
 
 use super::forward::ring_rows;
 use super::images::Images;
+use super::inference::has_few_pixels;
 use super::plan::{Depthwise, Filter, Outside, Plan, Stage};
 use super::precision::{Next, Number};
 use super::rows::row_geometry;
@@ -52,9 +53,7 @@ impl<E: Number> Input<'_, E> {
             Self::Image(image) => image.row(isa, y, to),
             Self::Rows(rows) => {
                 rows.make(y + 1);
-                for (to, from) in to.iter_mut().zip(rows.row(y)) {
-                    *to = from.to_f32();
-                }
+                element::convert(isa, &rows.row(y)[..to.len()], to);
             }
         }
     }
@@ -104,10 +103,18 @@ impl<E> Default for Copied<E> {
     }
 }
 
-impl<E> Copied<E> {
+impl<E: Number> Copied<E> {
     /// Starts at input row `first`.
     pub fn start(&mut self, first: usize) {
         self.loaded = first;
+    }
+
+    /// Takes the memory that `stage` needs, whatever it reads.
+    pub fn reserve(&mut self, stage: &Stage<E>) {
+        let Filter::Full(filter) = &stage.filter else { return };
+        let Shape { width, channels, .. } = stage.layer.input;
+        self.rows.at_least((stage.copied_rows() + 1) * width * channels);
+        self.scratch.at_least(E::conv_scratch_len(filter, MOST_ROWS, stage.layer.output.width, width));
     }
 }
 
@@ -172,6 +179,18 @@ impl<E: Number> Stage<E> {
             Some(_) => rows.max(1),
             None => rows.clamp(1, MOST_ROWS),
         }
+    }
+
+    /// Rows that a full convolution reads at a time, if they have to be copied.
+    fn copied_rows(&self) -> usize {
+        (MOST_ROWS - 1) * self.layer.stride + 2 * self.layer.dilation + 1
+    }
+
+    /// Most values of patches that are computed at a time, on any thread.
+    pub fn most_patches(&self, isa: Isa) -> usize {
+        let Shape { height, width, .. } = self.layer.output;
+        let rows = if has_few_pixels(self) { height } else { self.together(isa).min(height) };
+        if self.depthwise.is_some() { rows * width * self.patch_stride(isa) } else { 0 }
     }
 
     /// Whether its weights are many beside its pixels, so that they should be read once for all of these.
@@ -294,7 +313,7 @@ impl<E: Number> Stage<E> {
         let row_len = width * channels;
         let slots = match image {
             Some(_) => 0,
-            None => (MOST_ROWS - 1) * layer.stride + 2 * layer.dilation + 1,
+            None => self.copied_rows(),
         };
         let memory = memory.at_least((slots + 1) * row_len);
         memory[slots * row_len..][..row_len].fill(0.0);

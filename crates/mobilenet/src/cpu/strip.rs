@@ -10,7 +10,6 @@ use super::images::Images;
 use super::plan::{Plan, Stage};
 use super::precision::Number;
 use super::stage::{Copied, Input, Rows};
-use crate::architecture::Shape;
 
 /// How many of `stages` to take depth first: those up to the last that writes a large map, at least one.
 pub(super) fn depth_first<E: Number>(stages: &[Stage<E>]) -> usize {
@@ -51,6 +50,28 @@ impl<E: Number> Default for Kept<E> {
     }
 }
 
+impl<E: Number> Kept<E> {
+    /// Rows of `stage` that are kept for `next`, and their length. (Rows are made so many at a time, and as many lie
+    /// between what is made and what is read.)
+    fn room(stage: &Stage<E>, next: &Stage<E>) -> (usize, usize) {
+        let slots = (next.reaches_over() + STEP - 1).next_multiple_of(STEP);
+        (slots, stage.layer.output.width * next.input_stride())
+    }
+}
+
+/// Takes the memory for `stages`, depth first.
+pub(super) fn reserve<E: Number>(plan: &Plan<E>, stages: &[Stage<E>], kept: &mut Vec<Kept<E>>) {
+    kept.resize_with(stages.len().max(kept.len()), Kept::default);
+    for (index, (stage, kept)) in stages.iter().zip(kept).enumerate() {
+        if let Some(next) = stages.get(index + 1) {
+            let (slots, row_len) = Kept::room(stage, next);
+            kept.rows.at_least(slots * row_len);
+        }
+        kept.patches.at_least(stage.most_patches(plan.isa));
+        kept.copied.reserve(stage);
+    }
+}
+
 /// Makes rows of the last of some stages, and of those before it what these need.
 struct Strip<'a, E: Number> {
     plan: &'a Plan<E>,
@@ -64,26 +85,19 @@ struct Strip<'a, E: Number> {
 pub(super) fn rows<E: Number>(
     plan: &Plan<E>,
     stages: &[Stage<E>],
-    kept: &mut Vec<Kept<E>>,
+    kept: &mut [Kept<E>],
     image: Images,
     rows: Range<usize>,
     output: (&mut [E::Map], usize),
 ) {
     let Some((last, before)) = stages.split_last() else { return };
-    if kept.len() < stages.len() {
-        kept.resize_with(stages.len(), Kept::default);
-    }
     let (kept_before, kept_last) = kept.split_at_mut(before.len());
     let mut start = last.reach(rows.start).start;
     let mut end = last.reach(rows.end.max(1) - 1).end;
     kept_last[0].copied.start(start);
     for ((index, stage), kept) in before.iter().enumerate().zip(kept_before.iter_mut()).rev() {
         let next = &stages[index + 1];
-        let Shape { width, .. } = stage.layer.output;
-        // Rows are made so many at a time, and as many lie between what is made and what is read.
-        kept.slots = (next.reaches_over() + STEP - 1).next_multiple_of(STEP);
-        kept.row_len = width * next.input_stride();
-        kept.rows.at_least(kept.slots * kept.row_len);
+        (kept.slots, kept.row_len) = Kept::room(stage, next);
         kept.next = start;
         kept.end = end;
         start = stage.reach(start).start;

@@ -5,7 +5,7 @@ use mobilenet_kernels::Buffer;
 use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef};
 use mobilenet_kernels::parallel::{Pool, Shares, chunks};
 
-use super::{End, InferenceIn, Memory, Network};
+use super::{End, InferenceIn, Memory, Network, Room};
 use crate::architecture::Shape;
 use crate::cpu::Images;
 use crate::cpu::plan::{Plan, Stage};
@@ -74,10 +74,11 @@ fn spread_strip<E: Number>(
 
 /// Of maps of so few pixels a thread takes a share of the channels, not of the rows: a few rows would waste
 /// most of a tile, and take as many weights as many would.
-const FEW_PIXELS: usize = 49;
+const SHARED_BY_CHANNELS: usize = 49;
 
-fn has_few_pixels<E: Number>(stage: &Stage<E>) -> bool {
-    stage.layer.output.pixels() <= FEW_PIXELS
+/// Whether a thread's share of a stage are channels.
+pub(in crate::cpu) fn has_few_pixels<E: Number>(stage: &Stage<E>) -> bool {
+    stage.layer.output.pixels() <= SHARED_BY_CHANNELS
 }
 
 impl<E: Number> InferenceIn<E> {
@@ -87,16 +88,18 @@ impl<E: Number> InferenceIn<E> {
     /// in the cache until they are read.
     pub(super) fn logits_of_one(&mut self, network: &mut Network, image: Images) -> Option<Tensor> {
         let Network { engine, timing, parameters, classifier, .. } = network;
-        let Self { plan, maps, partial, memory, shares, .. } = self;
-        let last = plan.stages.len().checked_sub(1)?;
-        let (stage, packed) = (&plan.stages[last], plan.classifier.as_ref()?);
+        let stages = self.plan.stages.len();
+        let last = stages.checked_sub(1)?;
         let block = E::classifier_block(classifier.features)?;
+        let first = depth_first(&self.plan.stages);
         // (Layers can be told apart only where one follows the other.)
-        if timing.is_on() || !has_few_pixels(stage) || depth_first(&plan.stages) > last {
+        if timing.is_on() || !has_few_pixels(&self.plan.stages[last]) || first > last {
             return None;
         }
+        self.reserve(Room { stages, first, together: 0, shared: true });
+        let Self { plan, maps, partial, memory, shares, .. } = self;
+        let (stage, packed) = (&plan.stages[last], plan.classifier.as_ref()?);
         let depthwise = stage.depthwise.as_ref()?;
-        shares.resize_with(plan.stages.len().max(shares.len()), Shares::default);
         spread_image(plan, (&plan.stages, last), (&mut engine.pool, shares, memory), timing, image, maps);
         let (outputs, blocks) = (classifier.outputs, E::classifier_blocks(packed));
         let partial = &mut partial.at_least(blocks.len() * outputs)[..blocks.len() * outputs];
