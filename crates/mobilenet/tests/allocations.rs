@@ -68,10 +68,12 @@ fn inference_allocates_what_it_returns_only() {
                         call(&mut executor);
                         let before = (ALLOCATIONS.load(Ordering::Relaxed), taken_so_far());
                         (0..CALLS).for_each(|_| call(&mut executor));
-                        let each = (ALLOCATIONS.load(Ordering::Relaxed) - before.0) as f64 / CALLS as f64;
+                        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before.0;
                         let what = format!("{what}, {body:?}, {} {precision:?}, batch {batch}", isa.name());
-                        // The logits: their shape and values. (And the normalisation of pixels.)
-                        assert!(each <= 4.0, "{each} allocations a call: {what}");
+                        // The logits, their shape and values, and the two values of a normalisation of pixels. (And
+                        // what Rust needs for a thread that begins only now.)
+                        let most = if what.starts_with("infer_pixels") { 4 } else { 2 } * CALLS + THREADS;
+                        assert!(allocations <= most, "{allocations} allocations in {CALLS} calls: {what}");
                         // (Where bf16 is converted, each thread has rows of its own for that, from its first share on.)
                         let most = if precision == Precision::Bf16 { THREADS } else { 0 };
                         let taken = taken_so_far() - before.1;
