@@ -336,6 +336,7 @@ fn depthwise_backward<E: Number>(
     };
     let row_len = geometry.gradient_row_len();
     let left = depthwise_backward::ZEROS * geometry.pixel_stride;
+    let slots = 2 * layer.dilation + 1;
     // Where there is no layer before, the input is read as it is.
     let (ones, zeros) = (vec![1.0; channels], vec![0.0; channels]);
     let identity = Affine { scale: &ones, shift: &zeros };
@@ -344,8 +345,8 @@ fn depthwise_backward<E: Number>(
     engine.pool.run(items, scratch, parts, |item, scratch, (d_input, filter, sums)| {
         filter.fill(0.0);
         let sums = &mut sums[0];
-        let memory = scratch.rows.at_least(Ring::memory(row_len, layer.dilation));
-        let mut gradients = Ring::new(memory, row_len, left, layer.dilation, layer.output.height);
+        let memory = scratch.rows.at_least(Ring::memory(row_len, slots));
+        let mut gradients = Ring::new(memory, row_len, left, slots, layer.output.height);
         for (image, d_input) in (item * per_item..).zip(d_input.chunks_exact_mut(layer.input.len())) {
             let source = step.source.image(image);
             let (width, out_width) = (layer.input.width, layer.output.width);

@@ -132,6 +132,9 @@ struct Running<'a> {
     var: &'a mut [f32],
 }
 
+/// Most rows of a depthwise convolution at a time ([`depthwise::rows_together`]).
+const MOST_ROWS: usize = 4;
+
 /// Items that the pixels of a batch are cut into for a forward product: at most this many, so that
 /// merging their statistics costs little, and enough for many threads.
 const MOST_ITEMS: usize = 64;
@@ -355,24 +358,35 @@ pub(super) fn depthwise_forward<E: Number>(
     let per_item = images_per_item(batch);
     let items = batch.div_ceil(per_item);
     let parts = (chunks(z, per_item * layer.output.len()), chunks(reset(moments, items, channels), 1));
+    // Output rows are made some at a time, which share what they read.
+    let together = depthwise::rows_together(layer.stride);
+    let slots = (together - 1) * layer.stride + 2 * layer.dilation + 1;
     engine.pool.run(items, scratch, parts, |item, scratch, (z, moments)| {
-        let memory = scratch.rows.at_least(Ring::memory(row_len, layer.dilation));
+        let memory = scratch.rows.at_least(Ring::memory(row_len, slots));
         let left = layer.pads.left * geometry.pixel_stride;
-        let mut ring = Ring::new(memory, row_len, left, layer.dilation, layer.input.height);
+        let mut ring = Ring::new(memory, row_len, left, slots, layer.input.height);
         // Statistics are taken of a few hundred pixels at a time, while they are in the cache.
         let (mut counted, mut done) = (0, 0);
         for index in 0..z.len() / layer.output.len() {
             let source = source.image(item * per_item + index);
             ring.rewind();
-            for y in 0..layer.output.height {
-                let at = ring_rows(layer, y);
-                ring.advance(at[2], |row, pixels| {
+            for first in (0..layer.output.height).step_by(together) {
+                let rows = first..layer.output.height.min(first + together);
+                let last = |y: usize| ring_rows(layer, y)[2];
+                ring.advance(last(rows.end - 1), |row, pixels| {
                     let width = layer.input.width;
                     source.load(row * width..(row + 1) * width, pixels, geometry.pixel_stride);
                 });
-                let output = &mut z[done..done + width * channels];
-                depthwise::convolve_row(isa, geometry, at.map(|row| ring.row(row)), &taps, None, output);
-                done += width * channels;
+                let mut inputs: [[&[f32]; 3]; MOST_ROWS] = [[&[]; 3]; MOST_ROWS];
+                for (inputs, y) in inputs.iter_mut().zip(rows.clone()) {
+                    *inputs = ring_rows(layer, y).map(|row| ring.row(row));
+                }
+                // What the next rows read is asked for meanwhile.
+                let read = |row: isize| row.clamp(0, layer.input.height as isize) as usize * layer.input.width;
+                let ahead = source.raw(read(last(rows.end - 1) + 1)..read(last(rows.end - 1 + together) + 1));
+                let output = &mut z[done..done + rows.len() * width * channels];
+                depthwise::convolve_rows(isa, geometry, &inputs[..rows.len()], &taps, None, output, ahead);
+                done += output.len();
                 if done - counted >= 128 * channels {
                     moments[0].add_rows(isa, &z[counted..done]);
                     counted = done;

@@ -86,7 +86,8 @@ pub(super) fn row_geometry(layer: &Layer) -> RowGeometry {
     }
 }
 
-/// A few padded rows of one image in the cache, of which a filter touches three at a time.
+/// A few padded rows of one image in the cache, of which a filter touches three at a time, or some more for several
+/// output rows.
 ///
 /// Rows must be asked for in ascending order; each is loaded once. What is loaded must leave the
 /// same values untouched in every row, since the zeros there are written once only.
@@ -101,16 +102,17 @@ pub(super) struct Ring<'a> {
 }
 
 impl<'a> Ring<'a> {
-    /// Values of memory that a ring needs for rows of `row_len` and this dilation.
-    pub fn memory(row_len: usize, dilation: usize) -> usize {
-        // One more than the filter's reach: the row of zeros.
-        (2 * dilation + 2) * row_len
+    /// Values of memory that a ring of so many `slots` needs for rows of `row_len`.
+    pub fn memory(row_len: usize, slots: usize) -> usize {
+        // One more: the row of zeros.
+        (slots + 1) * row_len
     }
 
-    /// A ring over `memory` for the rows of images of `height`; pixels start `left` values in.
-    pub fn new(memory: &'a mut [f32], row_len: usize, left: usize, dilation: usize, height: usize) -> Self {
+    /// A ring over `memory` for the rows of images of `height`, of which `slots` are there at a time; pixels start
+    /// `left` values in.
+    pub fn new(memory: &'a mut [f32], row_len: usize, left: usize, slots: usize, height: usize) -> Self {
         memory.fill(0.0);
-        Self { rows: memory, row_len, left, slots: 2 * dilation + 1, loaded: 0, height }
+        Self { rows: memory, row_len, left, slots, loaded: 0, height }
     }
 
     /// Starts again at the first row, for the next image.
