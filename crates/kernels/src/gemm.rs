@@ -49,6 +49,11 @@ impl<'a, T> MatrixRef<'a, T> {
         Self { data, rows, columns, stride }
     }
 
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// Some of its columns.
     ///
     /// # Panics
@@ -503,17 +508,45 @@ impl<C: Element> Kernel for Gemm<'_, C> {
 /// If shapes do not fit, or B's stride is less than [`padded_stride`] asks for: whole tiles of
 /// B's columns are read (what lies beyond the columns does not influence the result).
 pub fn gemm_transposed_accumulate(isa: Isa, a: MatrixRef, b: MatrixRef, c: MatrixMut, ahead: Ahead) {
-    assert_eq!(a.rows, b.rows, "rows of A against rows of B");
-    assert_eq!(a.columns, c.rows, "columns of A against rows of C");
-    assert_eq!(b.columns, c.columns, "columns of B against columns of C");
-    let readable = b.columns.next_multiple_of(panel_width(isa));
-    assert!(
-        b.stride >= readable && (b.rows == 0 || b.rows * b.stride <= b.data.len()),
-        "slack after B's rows"
-    );
-    // SAFETY: the constructors checked the extents, and the line above that whole tiles of B's
-    // columns can be read in every row.
-    unsafe { dispatch(isa, TransposedGemm { a, b, c, ahead }) }
+    let MatrixMut { data, rows, columns, stride, .. } = c;
+    TransposedGemm { a, b, c: Target { data, rows, columns, stride: Some(stride) }, ahead }.checked(isa);
+}
+
+/// [`gemm_transposed_accumulate`] of a C that lies in [`transposed_blocks`], so that it can be asked for as well: a
+/// large one, to which few rows are added at a time, is waited for otherwise.
+///
+/// # Panics
+/// As [`gemm_transposed_accumulate`]; if C has not m·n values.
+pub fn gemm_transposed_accumulate_blocks(isa: Isa, a: MatrixRef, b: MatrixRef, c: &mut [f32], ahead: Ahead) {
+    let (rows, columns) = (a.columns, b.columns);
+    assert_eq!(c.len(), extent(rows, columns, columns), "values of C");
+    TransposedGemm { a, b, c: Target { data: c.as_mut_ptr(), rows, columns, stride: None }, ahead }
+        .checked(isa);
+}
+
+/// Blocks of columns in which [`gemm_transposed_accumulate_blocks`] takes a C of `rows` rows, by their first column, in
+/// order. Each is row-major, without gaps, and right behind the one before: the one from column j on begins at j·`rows`.
+pub fn transposed_blocks(isa: Isa, rows: usize, columns: usize) -> Vec<Range<usize>> {
+    let mut blocks = Vec::new();
+    // SAFETY: nothing is read or written but what it owns.
+    unsafe { dispatch(isa, Blocks { rows, columns, blocks: &mut blocks }) };
+    blocks
+}
+
+struct Blocks<'a> {
+    rows: usize,
+    columns: usize,
+    blocks: &'a mut Vec<Range<usize>>,
+}
+
+impl Kernel for Blocks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, _: S) {
+        let across = Across::new::<S>(self.rows, self.columns);
+        self.blocks.extend((0..across.tiles()).map(|index| across.place(index).range::<S>()));
+    }
 }
 
 /// The least row stride with which a matrix of `columns` may be the B of
@@ -528,8 +561,36 @@ pub fn padded_stride(isa: Isa, columns: usize) -> usize {
 pub(crate) struct TransposedGemm<'a> {
     pub a: MatrixRef<'a>,
     pub b: MatrixRef<'a>,
-    pub c: MatrixMut<'a>,
+    pub c: Target,
     pub ahead: Ahead<'a>,
+}
+
+/// Where the sums of a transposed product go.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub data: *mut f32,
+    pub rows: usize,
+    pub columns: usize,
+    /// From row to row; none of what lies in [`transposed_blocks`].
+    pub stride: Option<usize>,
+}
+
+impl TransposedGemm<'_> {
+    /// Computes it, if its shapes fit.
+    fn checked(self, isa: Isa) {
+        let Self { a, b, c, .. } = self;
+        assert_eq!(a.rows, b.rows, "rows of A against rows of B");
+        assert_eq!(a.columns, c.rows, "columns of A against rows of C");
+        assert_eq!(b.columns, c.columns, "columns of B against columns of C");
+        let readable = b.columns.next_multiple_of(panel_width(isa));
+        assert!(
+            b.stride >= readable && extent(b.rows, b.stride, b.stride) <= b.data.len(),
+            "slack after B's rows"
+        );
+        // SAFETY: the constructors checked the extents, and the line above that whole tiles of B's
+        // columns can be read in every row.
+        unsafe { dispatch(isa, self) }
+    }
 }
 
 impl Kernel for TransposedGemm<'_> {
@@ -537,15 +598,29 @@ impl Kernel for TransposedGemm<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self, s: S) {
-        let Self { a, b, c, ahead: Ahead { values: [first, second], .. } } = self;
-        let c_data = c.data;
+        let Self { a, b, c, ahead: touched } = self;
         let across = Across::new::<S>(c.rows, c.columns);
         let tiles = across.tiles();
         for index in 0..tiles {
             let place = across.place(index);
+            let Range { start, end } = place.range::<S>();
+            let (c_start, c_row, own) = match c.stride {
+                Some(stride) => (c.data.wrapping_add(place.column), stride, None),
+                None => {
+                    let (width, block) = (end - start, c.data.wrapping_add(start * c.rows));
+                    (block.wrapping_add(place.column - start), width, Some((block, width)))
+                }
+            };
             let alone = |span| Ahead { values: [span, Span::default()], columns: false };
-            let (ahead, ahead_len) = alone(first).share(index, tiles);
-            let (next, next_len) = alone(second).share(index, tiles);
+            let [first, second] = touched.values;
+            // A block of C is asked for a tile before it is added to, and the next one as this one ends.
+            let ((ahead, ahead_len), (next, next_len)) = match own {
+                Some((block, width)) => {
+                    let before = S::TILE_ROWS.min(c.rows) * width;
+                    ((block.wrapping_add(before).cast_const(), c.rows * width), touched.share(index, tiles))
+                }
+                None => (alone(first).share(index, tiles), alone(second).share(index, tiles)),
+            };
             let others = place.others.map_or(0, |others| others.column * VALUE as isize);
             let tile = Tile {
                 steps: a.rows,
@@ -554,7 +629,7 @@ impl Kernel for TransposedGemm<'_> {
                 a_step: a.stride * VALUE,
                 b_step: b.stride * VALUE,
                 b_others: others,
-                c_row: c.stride,
+                c_row,
                 columns: place.columns,
                 others: place.others,
                 accumulate: true,
@@ -568,7 +643,6 @@ impl Kernel for TransposedGemm<'_> {
             // SAFETY: row r of A holds all tile rows' scalars, row r of B whole tiles from each place on.
             unsafe {
                 let b_start = b.data.as_ptr().wrapping_add(place.column);
-                let c_start = c_data.wrapping_add(place.column);
                 tile.down::<S, _>(s, c.rows, &[a.data.as_ptr()], b_start, c_start);
             }
         }

@@ -4,7 +4,8 @@ mod support;
 
 use mobilenet_kernels::gemm::{
     Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, column_blocks, column_step, gemm, gemm_accumulate,
-    gemm_ahead, gemm_transposed_accumulate, padded_stride,
+    gemm_ahead, gemm_transposed_accumulate, gemm_transposed_accumulate_blocks, padded_stride,
+    transposed_blocks,
 };
 use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Clamp, Isa};
@@ -248,6 +249,30 @@ fn check_transposed(isa: Isa, rows: usize, m: usize, n: usize, seed: u64) {
         Ahead::of([&spread_a, &[]]),
     );
     let found = without_gaps(&c, m, n, c_stride);
+
+    // In blocks of columns it is the same.
+    let blocks = transposed_blocks(isa, m, n);
+    let starts = std::iter::once(0).chain(blocks.iter().map(|block| block.end));
+    assert!(blocks.iter().map(|block| block.start).eq(starts.take(blocks.len())), "{what}: {blocks:?}");
+    assert!(blocks.last().is_some_and(|last| last.end == n), "{what}: {blocks:?}");
+    let block_of = |column: usize| blocks.iter().find(|block| block.contains(&column)).unwrap();
+    let at = |row: usize, column: usize| {
+        let block = block_of(column);
+        block.start * m + row * block.len() + column - block.start
+    };
+    let mut c = vec![SENTINEL; m * n];
+    for (index, &value) in before.iter().enumerate() {
+        c[at(index / n, index % n)] = value;
+    }
+    gemm_transposed_accumulate_blocks(
+        isa,
+        MatrixRef::new(&spread_a, rows, m, a_stride),
+        MatrixRef::new(&spread_b, rows, n, b_stride),
+        &mut c,
+        Ahead::of([&spread_a, &[]]),
+    );
+    let in_blocks: Vec<f32> = (0..m * n).map(|index| c[at(index / n, index % n)]).collect();
+    assert!(in_blocks == found, "{what}: other bits in blocks");
 
     let (a, b, before) = (widen(&a), widen(&b), widen(&before));
     // The gradient of a weight [out, in] from x [rows, in] and d [rows, out].

@@ -8,7 +8,7 @@ use half::bf16;
 
 use super::Product;
 use crate::element::Element;
-use crate::gemm::{Across, Ahead, MatrixMut, MatrixRef, Panels, Tile, TransposedGemm};
+use crate::gemm::{Across, Ahead, MatrixMut, MatrixRef, Panels, Target, Tile, TransposedGemm};
 use crate::simd::avx512::run_pairs;
 use crate::simd::{Kernel, Simd, TILE_VECTORS, VALUE};
 
@@ -76,6 +76,8 @@ impl<C: Element> Kernel for PairProduct<'_, C> {
 /// # Safety
 /// AVX-512F, BW, VL and BF16 must be present, and the shapes fit as for [`crate::gemm::gemm_transposed_accumulate`].
 pub(super) unsafe fn multiply_transposed(a: MatrixRef, b: MatrixRef, c: MatrixMut) {
+    let MatrixMut { data, rows, columns, stride, .. } = c;
+    let c = Target { data, rows, columns, stride: Some(stride) };
     // SAFETY: the caller's promises.
     unsafe { run_pairs(TransposedGemm { a, b, c, ahead: Ahead::default() }) };
 }

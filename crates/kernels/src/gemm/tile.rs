@@ -2,6 +2,7 @@
 //! of C, and what happens to sums at the end.
 
 use std::hint::black_box;
+use std::ops::Range;
 
 use crate::activation::Clamp;
 use crate::element::Element;
@@ -30,6 +31,18 @@ impl Place {
     pub fn next_panel(&self) -> Option<usize> {
         let others = self.others.filter(|others| others.column > 0)?;
         Some(self.column + others.column as usize)
+    }
+
+    /// All its columns, which follow one another.
+    pub fn range<S: Simd>(&self) -> Range<usize> {
+        let Self { column, columns, others } = *self;
+        match others {
+            Some(Others { column: away, .. }) if away < 0 => {
+                column.saturating_add_signed(away)..column + columns
+            }
+            Some(Others { vectors, .. }) => column..column + columns + vectors * S::LANES,
+            None => column..column + columns,
+        }
     }
 
     /// How far it is in B from the tile's panel to its other vectors, where a panel has so many values.

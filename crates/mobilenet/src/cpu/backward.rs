@@ -248,6 +248,32 @@ fn merge_partials(engine: &mut Engine, partials: &[f32], grad: &mut [f32]) {
     });
 }
 
+/// The same for partial gradients of `columns` columns that lie in `blocks` ([`Number::transposed_blocks`]).
+fn merge_blocks(
+    engine: &mut Engine,
+    partials: &[f32],
+    blocks: &[std::ops::Range<usize>],
+    columns: usize,
+    grad: &mut [f32],
+) {
+    let (len, rows) = (grad.len(), grad.len() / columns);
+    let together = (16 * 1024 / columns).max(1);
+    let parts = chunks(grad, together * columns);
+    engine.pool.run(rows.div_ceil(together), &mut engine.scratch, parts, |item, _, grad| {
+        for partial in partials.chunks_exact(len) {
+            for block in blocks {
+                let width = block.len();
+                let values = partial[block.start * rows + item * together * width..].chunks_exact(width);
+                for (grad, values) in grad.chunks_exact_mut(columns).zip(values) {
+                    for (sum, value) in grad[block.clone()].iter_mut().zip(values) {
+                        *sum += value;
+                    }
+                }
+            }
+        }
+    });
+}
+
 type Memory<'a> = (&'a mut mobilenet_kernels::Buffer, &'a mut Vec<GradientSums>);
 
 fn pointwise_backward<E: Number>(
@@ -295,11 +321,10 @@ fn pointwise_backward<E: Number>(
                 sums[0].add_rows(isa, before, d_input, step.source.raw(range));
             }
             let a = MatrixRef::new(&*input, rows, inputs, input_stride);
-            let partial = MatrixMut::new(partial, outputs, inputs, inputs);
             E::accumulate_transposed(isa, d, a, partial, &mut scratch.product, step.source.raw(next));
         }
     });
-    merge_partials(engine, partials, grad);
+    merge_blocks(engine, partials, &E::transposed_blocks(isa, (outputs, inputs)), inputs, grad);
     items
 }
 
@@ -430,7 +455,6 @@ fn conv_backward<E: Number>(
                 let d = MatrixRef::new(&*d_raw, rows, outputs, output_stride);
                 im2col::gather(windows, padded, first, rows, patches, patch_stride);
                 let a = MatrixRef::new(&*patches, rows, patch, patch_stride);
-                let partial = MatrixMut::new(partial, outputs, patch, patch);
                 E::accumulate_transposed(isa, d, a, partial, &mut scratch.product, &[]);
                 if let Some(packed) = &packed {
                     let d_patches = MatrixMut::new(patches, rows, patch, patch_stride);
@@ -451,7 +475,7 @@ fn conv_backward<E: Number>(
         }
     });
     let mut by_tap = vec![0.0; weight.len()];
-    merge_partials(engine, partials, &mut by_tap);
+    merge_blocks(engine, partials, &E::transposed_blocks(isa, (outputs, patch)), patch, &mut by_tap);
     for (filter, by_tap) in grad.chunks_exact_mut(patch).zip(by_tap.chunks_exact(patch)) {
         for (index, &d) in by_tap.iter().enumerate() {
             filter[index % inputs * 9 + index / inputs] += d;

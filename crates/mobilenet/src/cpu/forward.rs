@@ -382,7 +382,8 @@ pub(super) fn depthwise_forward<E: Number>(
                     *inputs = ring_rows(layer, y).map(|row| ring.row(row));
                 }
                 // What the next rows read is asked for meanwhile.
-                let read = |row: isize| row.clamp(0, layer.input.height as isize) as usize * layer.input.width;
+                let read =
+                    |row: isize| row.clamp(0, layer.input.height as isize) as usize * layer.input.width;
                 let ahead = source.raw(read(last(rows.end - 1) + 1)..read(last(rows.end - 1 + together) + 1));
                 let output = &mut z[done..done + rows.len() * width * channels];
                 depthwise::convolve_rows(isa, geometry, &inputs[..rows.len()], &taps, None, output, ahead);

@@ -1,5 +1,7 @@
 //! The types that a network can be computed in.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use mobilenet_kernels::bf16::conv::ConvFilter;
 use mobilenet_kernels::bf16::{self as products, PackedBf16};
@@ -200,13 +202,17 @@ pub(super) trait Number: Element {
     /// C = A·B. Where it helps, `ahead`, which is read or written next, is asked for meanwhile.
     fn multiply_ahead(a: MatrixRef<Self>, b: &Self::Packed, c: MatrixMut<Self>, ahead: [&[Self]; 2]);
 
-    /// C += Aᵀ·B over the rows that A and B share, B's at [`Number::padded_stride`]; `scratch` is memory
-    /// to work in, `ahead` as in [`Number::multiply_ahead`].
+    /// Blocks of columns in which a product of [`Number::accumulate_transposed`] lies, as
+    /// [`gemm::transposed_blocks`] has them.
+    fn transposed_blocks(isa: Isa, shape: (usize, usize)) -> Vec<Range<usize>>;
+
+    /// C += Aᵀ·B over the rows that A and B share, B's at [`Number::padded_stride`], C in
+    /// [`Number::transposed_blocks`]; `scratch` is memory to work in, `ahead` as in [`Number::multiply_ahead`].
     fn accumulate_transposed(
         isa: Isa,
         a: MatrixRef<Self>,
         b: MatrixRef<Self>,
-        c: MatrixMut,
+        c: &mut [f32],
         scratch: &mut Buffer,
         ahead: &[Self],
     );
@@ -357,15 +363,19 @@ impl Number for f32 {
         gemm::gemm_ahead(a, b, 0, c, Epilogue::default(), Ahead::of(ahead));
     }
 
+    fn transposed_blocks(isa: Isa, (rows, columns): (usize, usize)) -> Vec<Range<usize>> {
+        gemm::transposed_blocks(isa, rows, columns)
+    }
+
     fn accumulate_transposed(
         isa: Isa,
         a: MatrixRef,
         b: MatrixRef,
-        c: MatrixMut,
+        c: &mut [f32],
         _: &mut Buffer,
         ahead: &[f32],
     ) {
-        gemm::gemm_transposed_accumulate(isa, a, b, c, Ahead::of([ahead, &[]]));
+        gemm::gemm_transposed_accumulate_blocks(isa, a, b, c, Ahead::of([ahead, &[]]));
     }
 }
 
@@ -507,14 +517,19 @@ impl Number for bf16 {
         products::gemm_ahead(a, b, 0, c, Epilogue::default(), Ahead::of(ahead));
     }
 
+    fn transposed_blocks(_: Isa, (_, columns): (usize, usize)) -> Vec<Range<usize>> {
+        std::iter::once(0..columns).collect()
+    }
+
     fn accumulate_transposed(
         isa: Isa,
         a: MatrixRef<bf16>,
         b: MatrixRef<bf16>,
-        c: MatrixMut,
+        c: &mut [f32],
         scratch: &mut Buffer,
         _: &[bf16],
     ) {
+        let c = MatrixMut::new(c, a.columns(), b.columns(), b.columns());
         products::gemm_transposed_accumulate(isa, a, b, c, scratch);
     }
 }
