@@ -315,13 +315,13 @@ fn pointwise_backward<E: Number>(
             // What the next chunk reads is asked for while this one is multiplied.
             let next = if ahead { range.end..(range.end + chunk).min(pixels) } else { range.end..range.end };
             let values = next.start * outputs..next.end * outputs;
-            let touched = [&step.d_output[values.clone()], &step.z[values]];
-            E::multiply_ahead(d, &packed, MatrixMut::new(d_input, rows, inputs, inputs), touched);
+            let (d_next, z_next) = (&step.d_output[values.clone()], &step.z[values]);
+            E::multiply_ahead(d, &packed, MatrixMut::new(d_input, rows, inputs, inputs), [d_next, &[]]);
             if let Some(before) = step.before {
                 sums[0].add_rows(isa, before, d_input, step.source.raw(range));
             }
             let a = MatrixRef::new(&*input, rows, inputs, input_stride);
-            E::accumulate_transposed(isa, d, a, partial, &mut scratch.product, step.source.raw(next));
+            E::accumulate_transposed(isa, d, a, partial, &mut scratch.product, [z_next, step.source.raw(next)]);
         }
     });
     merge_blocks(engine, partials, &E::transposed_blocks(isa, (outputs, inputs)), inputs, grad);
@@ -455,7 +455,7 @@ fn conv_backward<E: Number>(
                 let d = MatrixRef::new(&*d_raw, rows, outputs, output_stride);
                 im2col::gather(windows, padded, first, rows, patches, patch_stride);
                 let a = MatrixRef::new(&*patches, rows, patch, patch_stride);
-                E::accumulate_transposed(isa, d, a, partial, &mut scratch.product, &[]);
+                E::accumulate_transposed(isa, d, a, partial, &mut scratch.product, [&[]; 2]);
                 if let Some(packed) = &packed {
                     let d_patches = MatrixMut::new(patches, rows, patch, patch_stride);
                     E::multiply(d, packed, 0, d_patches, Epilogue::default());

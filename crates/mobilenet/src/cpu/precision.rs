@@ -214,7 +214,7 @@ pub(super) trait Number: Element {
         b: MatrixRef<Self>,
         c: &mut [f32],
         scratch: &mut Buffer,
-        ahead: &[Self],
+        ahead: [&[Self]; 2],
     );
 }
 
@@ -373,9 +373,9 @@ impl Number for f32 {
         b: MatrixRef,
         c: &mut [f32],
         _: &mut Buffer,
-        ahead: &[f32],
+        ahead: [&[f32]; 2],
     ) {
-        gemm::gemm_transposed_accumulate_blocks(isa, a, b, c, Ahead::of([ahead, &[]]));
+        gemm::gemm_transposed_accumulate_blocks(isa, a, b, c, Ahead::of(ahead));
     }
 }
 
@@ -527,7 +527,7 @@ impl Number for bf16 {
         b: MatrixRef<bf16>,
         c: &mut [f32],
         scratch: &mut Buffer,
-        _: &[bf16],
+        _: [&[bf16]; 2],
     ) {
         let c = MatrixMut::new(c, a.columns(), b.columns(), b.columns());
         products::gemm_transposed_accumulate(isa, a, b, c, scratch);
