@@ -77,6 +77,7 @@ pub fn backward_row<E: Element>(
     z: &[E],
     d_input: &mut [E],
     gradients: RowGradients,
+    ahead: [&[E]; 2],
 ) {
     let BackwardGeometry { inputs, channels, pixel_stride, .. } = geometry;
     assert!(pixel_stride >= channels && channels > 0 && geometry.stride > 0, "pixel stride");
@@ -97,6 +98,8 @@ pub fn backward_row<E: Element>(
         filter: gradients.filter,
         sum,
         deviation,
+        ahead: ahead.map(<[E]>::as_ptr),
+        ahead_pixels: ahead[0].len().min(ahead[1].len()) / channels,
     };
     // SAFETY: the lengths are as `geometry` needs them; `lanes` gives one value a channel.
     unsafe { dispatch(isa, work) }
@@ -113,6 +116,8 @@ struct BackwardRow<'a, E> {
     filter: &'a mut [f32],
     sum: &'a mut [f32],
     deviation: &'a mut [f32],
+    ahead: [*const E; 2],
+    ahead_pixels: usize,
 }
 
 impl<E: Element> Kernel for BackwardRow<'_, E> {
@@ -289,6 +294,10 @@ impl<E: Element> BackwardRow<'_, E> {
             // A row lies behind this one, and the walk over channels hides it from the prefetchers.
             s.prefetch(self.z.as_ptr().wrapping_add(self.z.len() + at).cast());
             s.prefetch(self.d_input.as_ptr().wrapping_add(self.z.len() + at).cast());
+            if x < self.ahead_pixels {
+                s.prefetch(self.ahead[0].wrapping_add(at).cast());
+                s.prefetch(self.ahead[1].wrapping_add(at).cast());
+            }
             let raw = s.mul_add(z, lanes.scale, lanes.shift);
             let input = s.clamp(raw, lanes.low, lanes.high);
             let mut d_input = s.splat(0.0);

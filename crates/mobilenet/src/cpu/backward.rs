@@ -387,7 +387,18 @@ fn depthwise_backward<E: Number>(
                 let d_rows = rows.map(|row| row.map(|row| gradients.row(row as isize)));
                 let z = source.raw(y * width..(y + 1) * width);
                 let gradients = RowGradients { filter, sums };
-                depthwise_backward::backward_row(isa, geometry, d_rows, &taps, before, z, d_input, gradients);
+                // What the next row of gradients is made from is asked for meanwhile.
+                let next = rows.iter().flatten().max().map_or(0, |last| last + 1);
+                let ahead = if next < layer.output.height && next > 0 {
+                    let first = (image * layer.output.height + next) * out_width;
+                    let values = first * channels..(first + out_width) * channels;
+                    [&step.d_output[values.clone()], &step.z[values]]
+                } else {
+                    [&[][..]; 2]
+                };
+                depthwise_backward::backward_row(
+                    isa, geometry, d_rows, &taps, before, z, d_input, gradients, ahead,
+                );
             }
         }
         sums.flush();
