@@ -63,7 +63,8 @@ pub struct RowGradients<'a> {
 /// - the sums grow by `d_input` (before it is rounded to be stored), as [`GradientSums::add_rows`] does.
 ///
 /// `d_rows[ky]` is the row of output gradients that tap row ky of this input row belongs to (see
-/// [`BackwardGeometry::gradient_row_len`]), if there is one.
+/// [`BackwardGeometry::gradient_row_len`]), if there is one. `ahead`, two rows of so many channels as well, is asked for
+/// meanwhile, as is what follows `z` and `d_input`.
 ///
 /// # Panics
 /// If a length does not fit `geometry`.

@@ -125,7 +125,7 @@ fn depthwise_row<E: Element>(
     let mut sums = GradientSums::new(geometry.channels);
     let d_rows = [Some(&rows[0][..]), None, Some(&rows[2][..])];
     let gradients = RowGradients { filter: &mut filter, sums: &mut sums };
-    backward_row(isa, geometry, d_rows, taps, layer.normalisation(), z, &mut d_input, gradients);
+    backward_row(isa, geometry, d_rows, taps, layer.normalisation(), z, &mut d_input, gradients, [&[]; 2]);
     sums.flush();
     (d_input, filter, [sums.d().to_vec(), sums.d_deviation().to_vec()])
 }

@@ -321,7 +321,14 @@ fn pointwise_backward<E: Number>(
                 sums[0].add_rows(isa, before, d_input, step.source.raw(range));
             }
             let a = MatrixRef::new(&*input, rows, inputs, input_stride);
-            E::accumulate_transposed(isa, d, a, partial, &mut scratch.product, [z_next, step.source.raw(next)]);
+            E::accumulate_transposed(
+                isa,
+                d,
+                a,
+                partial,
+                &mut scratch.product,
+                [z_next, step.source.raw(next)],
+            );
         }
     });
     merge_blocks(engine, partials, &E::transposed_blocks(isa, (outputs, inputs)), inputs, grad);
