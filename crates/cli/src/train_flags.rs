@@ -178,8 +178,8 @@ pub struct RunFlags {
     /// Threads that compute; results do not depend on it [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Compute depthwise outputs again on the way back instead of keeping them: a third less memory for
-    /// a little more time, and the same results
+    /// Compute depthwise outputs again on the way back instead of keeping them: a quarter less memory for
+    /// a twentieth more time, and the same results
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     recompute: Option<bool>,
     /// Seconds between saves within an epoch
