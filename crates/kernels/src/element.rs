@@ -78,6 +78,38 @@ impl<E: Element, O: Element> Kernel for Convert<'_, E, O> {
     }
 }
 
+/// Adds values to as many others.
+///
+/// # Panics
+/// If there are not equally many.
+pub fn accumulate(isa: Isa, values: &[f32], sums: &mut [f32]) {
+    assert_eq!(values.len(), sums.len(), "values to add");
+    // SAFETY: there are equally many.
+    unsafe { dispatch(isa, Accumulate { values, sums }) }
+}
+
+struct Accumulate<'a> {
+    values: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for Accumulate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, s: S) {
+        let (values, sums) = (self.values.as_ptr(), self.sums.as_mut_ptr());
+        // SAFETY: there are as many sums as values (the caller's promise).
+        unsafe {
+            for_channel_blocks!(S, self.values.len(), |at, n, PARTIAL| {
+                let sum = simd::load::<S, PARTIAL>(s, sums.add(at), n);
+                let value = simd::load::<S, PARTIAL>(s, values.add(at), n);
+                simd::store::<S, PARTIAL>(s, sums.add(at), s.add(sum, value), n);
+            });
+        }
+    }
+}
+
 /// Asks for values into the second-level cache: those of a few short runs come together then, where each would
 /// be waited for when it is read.
 pub fn prefetch<E: Element>(isa: Isa, values: &[E]) {

@@ -8,18 +8,20 @@
 //!   into panels once ([`PackedB`]): forward (B = Wᵀ) and input gradient (B = W);
 //! - [`gemm_transposed_accumulate`] computes C += Aᵀ·B with both row-major: the weight gradient.
 
+pub(crate) mod packed;
 mod tile;
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::activation::Clamp;
-use crate::buffer::Buffer;
 use crate::element::Element;
 use crate::extent::{covers, extent};
 use crate::isa::Isa;
 use crate::parallel::Parts;
 use crate::simd::{self, Kernel, Simd, TILE_VECTORS, VALUE, dispatch};
+
+pub use packed::{PackedB, Unpacked};
 
 pub(crate) use tile::{Across, Panels, Place, Tile};
 
@@ -179,103 +181,6 @@ fn check(len: usize, rows: usize, columns: usize, stride: usize) {
 /// Columns of a tile.
 pub(crate) fn panel_width(isa: Isa) -> usize {
     simd::lanes(isa) * TILE_VECTORS
-}
-
-/// The right-hand matrix `[k, n]`, rearranged into panels of a tile's width, each contiguous over
-/// k; columns beyond `n` are zero.
-#[derive(Clone, Debug)]
-pub struct PackedB {
-    pub(crate) data: Buffer,
-    k: usize,
-    n: usize,
-    pub(crate) isa: Isa,
-}
-
-impl PackedB {
-    /// Room for a `k` × `n` matrix, to be filled by one of the `pack` methods.
-    pub fn new(isa: Isa, k: usize, n: usize) -> Self {
-        let columns = n.next_multiple_of(panel_width(isa));
-        Self { data: Buffer::zeros(extent(columns, k, k)), k, n, isa }
-    }
-
-    /// B = source (row-major `[k, n]`).
-    ///
-    /// # Panics
-    /// If `source` is not k·n long.
-    pub fn pack(&mut self, source: &[f32]) {
-        assert_eq!(source.len(), self.k * self.n);
-        let (k, n, width) = (self.k, self.n, panel_width(self.isa));
-        for (panel, j) in self.data.chunks_exact_mut((k * width).max(1)).zip((0..n).step_by(width)) {
-            let used = width.min(n - j);
-            for (row, to) in panel.chunks_exact_mut(width).enumerate() {
-                to[..used].copy_from_slice(&source[row * n + j..][..used]);
-            }
-        }
-    }
-
-    /// B = sourceᵀ (row-major `[n, k]`): weights `[out, in]` for the forward product.
-    ///
-    /// # Panics
-    /// If `source` is not k·n long.
-    pub fn pack_transposed(&mut self, source: &[f32]) {
-        self.pack_columns(source, |_, value| value);
-    }
-
-    /// B = (diag(scale) · source)ᵀ, products in f64: weights `[out, in]`, each output's multiplied with
-    /// its own factor.
-    ///
-    /// # Panics
-    /// If `source` is not k·n long, or `scale` not n.
-    pub fn pack_transposed_scaled(&mut self, source: &[f32], scale: &[f64]) {
-        assert_eq!(scale.len(), self.n);
-        self.pack_columns(source, |column, value| (f64::from(value) * scale[column]) as f32);
-    }
-
-    /// Packs sourceᵀ with each value as `value(column, value)`, a few rows at a time, so that the
-    /// lines that are written stay in the L1 cache until they are full.
-    pub(crate) fn pack_columns(&mut self, source: &[f32], value: impl Fn(usize, f32) -> f32) {
-        const ROWS: usize = 64;
-        assert_eq!(source.len(), self.k * self.n);
-        let (k, n, width) = (self.k, self.n, panel_width(self.isa));
-        for (panel, j) in self.data.chunks_exact_mut((k * width).max(1)).zip((0..n).step_by(width)) {
-            for (block, row) in panel.chunks_mut(ROWS * width).zip((0..k).step_by(ROWS)) {
-                let rows = block.len() / width;
-                for column in 0..width.min(n - j) {
-                    let from = &source[(j + column) * k + row..][..rows];
-                    for (to, &from) in block[column..].iter_mut().step_by(width).zip(from) {
-                        *to = value(j + column, from);
-                    }
-                }
-            }
-        }
-    }
-
-    /// B[row, column] = value(row, column), for layouts that are neither.
-    pub fn pack_with(&mut self, value: impl Fn(usize, usize) -> f32) {
-        let (k, n, width) = (self.k, self.n, panel_width(self.isa));
-        for (panel, j) in self.data.chunks_exact_mut((k * width).max(1)).zip((0..n).step_by(width)) {
-            for (row, to) in panel.chunks_exact_mut(width).enumerate() {
-                for (column, to) in to.iter_mut().enumerate().take(width.min(n - j)) {
-                    *to = value(row, j + column);
-                }
-            }
-        }
-    }
-
-    /// What a product reads for the columns from `column` on, the first of its panel.
-    pub fn panels(&self, column: usize) -> &[f32] {
-        &self.data[column * self.k..]
-    }
-
-    /// Number of rows.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
-    /// Number of columns.
-    pub fn n(&self) -> usize {
-        self.n
-    }
 }
 
 /// What happens to a finished product before it is stored.
@@ -509,22 +414,29 @@ impl<C: Element> Kernel for Gemm<'_, C> {
 /// B's columns are read (what lies beyond the columns does not influence the result).
 pub fn gemm_transposed_accumulate(isa: Isa, a: MatrixRef, b: MatrixRef, c: MatrixMut, ahead: Ahead) {
     let MatrixMut { data, rows, columns, stride, .. } = c;
-    TransposedGemm { a, b, c: Target { data, rows, columns, stride: Some(stride) }, ahead }.checked(isa);
+    let c = Target { data, rows, columns, stride: Some(stride), accumulate: true };
+    TransposedGemm { a, b, c, ahead }.checked(isa);
 }
 
-/// [`gemm_transposed_accumulate`] of a C that lies in [`transposed_blocks`], so that it can be asked for as well: a
-/// large one, to which few rows are added at a time, is waited for otherwise.
+/// [`gemm_transposed_accumulate`], or C = Aᵀ·B, of a C that lies in [`transposed_blocks`], so that it can be asked for as
+/// well: a large one, to which few rows are added at a time, is waited for otherwise.
 ///
 /// # Panics
 /// As [`gemm_transposed_accumulate`]; if C has not m·n values.
-pub fn gemm_transposed_accumulate_blocks(isa: Isa, a: MatrixRef, b: MatrixRef, c: &mut [f32], ahead: Ahead) {
+pub fn gemm_transposed_blocks(
+    isa: Isa,
+    a: MatrixRef,
+    b: MatrixRef,
+    (c, accumulate): (&mut [f32], bool),
+    ahead: Ahead,
+) {
     let (rows, columns) = (a.columns, b.columns);
     assert_eq!(c.len(), extent(rows, columns, columns), "values of C");
-    TransposedGemm { a, b, c: Target { data: c.as_mut_ptr(), rows, columns, stride: None }, ahead }
-        .checked(isa);
+    let c = Target { data: c.as_mut_ptr(), rows, columns, stride: None, accumulate };
+    TransposedGemm { a, b, c, ahead }.checked(isa);
 }
 
-/// Blocks of columns in which [`gemm_transposed_accumulate_blocks`] takes a C of `rows` rows, by their first column, in
+/// Blocks of columns in which [`gemm_transposed_blocks`] takes a C of `rows` rows, by their first column, in
 /// order. Each is row-major, without gaps, and right behind the one before: the one from column j on begins at j·`rows`.
 pub fn transposed_blocks(isa: Isa, rows: usize, columns: usize) -> Vec<Range<usize>> {
     let mut blocks = Vec::new();
@@ -573,6 +485,8 @@ pub(crate) struct Target {
     pub columns: usize,
     /// From row to row; none of what lies in [`transposed_blocks`].
     pub stride: Option<usize>,
+    /// Whether they are added to what is there.
+    pub accumulate: bool,
 }
 
 impl TransposedGemm<'_> {
@@ -632,7 +546,7 @@ impl Kernel for TransposedGemm<'_> {
                 c_row,
                 columns: place.columns,
                 others: place.others,
-                accumulate: true,
+                accumulate: c.accumulate,
                 bias: None,
                 clamp: None,
                 lowered: None,

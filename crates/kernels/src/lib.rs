@@ -26,6 +26,7 @@ pub mod parallel;
 pub mod peak;
 pub mod pooling;
 mod simd;
+pub mod stream;
 
 pub use activation::Clamp;
 pub use buffer::Buffer;

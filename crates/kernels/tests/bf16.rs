@@ -11,7 +11,7 @@ use mobilenet_kernels::bf16::{
 };
 use mobilenet_kernels::conv::{ConvGeometry, Unpadded};
 use mobilenet_kernels::depthwise::Present;
-use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef, column_blocks};
+use mobilenet_kernels::gemm::{Epilogue, MatrixMut, MatrixRef, Unpacked, column_blocks};
 use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Buffer, Clamp, Element, Isa};
 use mobilenet_reference::{Geometry, Pads, conv, dense, magnitudes, widen};
@@ -210,6 +210,29 @@ fn every_way_to_pack_rounds_to_the_nearest() {
                     assert!(error <= other, "{} {k}x{n} scaled: {found} for {exact}", isa.name());
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_matrix_is_packed_again_by_several_threads() {
+    let mut pool = Pool::new(3).unwrap();
+    for isa in every_isa() {
+        let mut again = PackedBf16::new(isa, 30, 150);
+        again.pack_with(|_, _| f32::NAN);
+        for (k, n) in [(1, 1), (70, 33), (9, 130), (150, 40), (33, 3)] {
+            let b = Random(3).values(k * n);
+            let mut fresh = PackedBf16::new(isa, k, n);
+            fresh.pack(&b);
+            again.reshape(k, n);
+            again.pack_on(&mut pool, Unpacked::Rows(&b));
+            assert_eq!(again.panels(0), fresh.panels(0), "{} {k}x{n}", isa.name());
+            assert_eq!(unpacked(&again), unpacked(&fresh), "{} {k}x{n}", isa.name());
+            fresh.pack_transposed(&b);
+            again.pack_on(&mut pool, Unpacked::Columns(&b));
+            assert_eq!(again.panels(0), fresh.panels(0), "{} {k}x{n} transposed", isa.name());
+            assert_eq!(unpacked(&again), unpacked(&fresh), "{} {k}x{n} transposed", isa.name());
+            again.pack_with(|_, _| f32::NAN);
         }
     }
 }

@@ -4,6 +4,7 @@ mod support;
 
 use half::{bf16, f16};
 use mobilenet_kernels::depthwise::{Centring, Present, RowEpilogue, RowGeometry, convolve_row};
+use mobilenet_kernels::stream::write_parts;
 use mobilenet_kernels::{Buffer, Clamp, Element, Isa, element, pooling};
 use support::{CHANNELS, Random, on_every_isa};
 
@@ -167,6 +168,79 @@ fn f16_is_rounded_to_the_nearest_and_widened_exactly() {
                 let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
                 assert!(same, "{}: {value:e} became {found:e}", isa.name());
             }
+        }
+    });
+}
+
+#[test]
+fn values_are_added_to_as_many_others() {
+    on_every_isa(|isa| {
+        for len in [0, 1, 7, 16, 33, 100] {
+            let mut random = Random(len as u64);
+            let (values, mut sums) = (random.values(len), random.values(len));
+            let expected: Vec<f32> = values.iter().zip(&sums).map(|(value, sum)| sum + value).collect();
+            element::accumulate(isa, &values, &mut sums);
+            assert_eq!(sums, expected, "{} {len}", isa.name());
+        }
+    });
+}
+
+/// Parts of any length, wherever they begin, past the caches or not; and nothing beyond them.
+fn check_parts<E: Element + PartialEq>(isa: Isa, large: bool) {
+    let value = |index: usize| E::from_f32(index as f32 % 251.0 - 125.0);
+    let mut map = vec![E::from_f32(777.0); 1300];
+    let mut memory = Buffer::<E>::default();
+    for first in [0, 1, 5, 16] {
+        map.fill(E::from_f32(777.0));
+        let mut written = 0;
+        write_parts(isa, large, &mut memory, &mut map[first..first + 1000], |parts| {
+            for len in [64, 1, 0, 200, 31, 33, 500] {
+                parts.part(len, |part| {
+                    assert_eq!(part.len(), len);
+                    part.iter_mut().zip(written..).for_each(|(to, index)| *to = value(index));
+                });
+                written += len;
+            }
+        });
+        for (index, &found) in map.iter().enumerate() {
+            let inside = index.checked_sub(first).filter(|&index| index < written);
+            let expected = inside.map_or(E::from_f32(777.0), value);
+            assert!(found == expected, "{} from {first}, value {index}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn maps_are_written_in_parts() {
+    on_every_isa(|isa| {
+        for large in [true, false] {
+            check_parts::<f32>(isa, large);
+            check_parts::<bf16>(isa, large);
+            check_parts::<f16>(isa, large);
+        }
+    });
+}
+
+#[test]
+#[should_panic(expected = "part of 6 values, 5 are left")]
+fn parts_end_with_the_map() {
+    write_parts(Isa::best(), true, &mut Buffer::default(), &mut [0.0; 9], |parts| {
+        parts.part(4, |part| part.fill(1.0));
+        parts.part(6, |part| part.fill(1.0));
+    });
+}
+
+#[test]
+fn bits_that_stand_for_nothing_go_past_the_caches_as_they_are() {
+    on_every_isa(|isa| {
+        // (A signalling NaN, a denormal number and a negative zero.)
+        let odd = [0x7fa0_0001, 0x0000_0001, 0x8000_0000].map(f32::from_bits);
+        let mut map = vec![0.0; 96];
+        write_parts(isa, true, &mut Buffer::default(), &mut map, |parts| {
+            parts.part(96, |part| part.iter_mut().zip(odd.iter().cycle()).for_each(|(to, &odd)| *to = odd));
+        });
+        for (found, expected) in map.iter().zip(odd.iter().cycle()) {
+            assert_eq!(found.to_bits(), expected.to_bits(), "{}", isa.name());
         }
     });
 }

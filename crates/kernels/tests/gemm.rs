@@ -3,8 +3,8 @@
 mod support;
 
 use mobilenet_kernels::gemm::{
-    Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, column_blocks, column_step, gemm, gemm_accumulate,
-    gemm_ahead, gemm_transposed_accumulate, gemm_transposed_accumulate_blocks, padded_stride,
+    Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, Unpacked, column_blocks, column_step, gemm,
+    gemm_accumulate, gemm_ahead, gemm_transposed_accumulate, gemm_transposed_blocks, padded_stride,
     transposed_blocks,
 };
 use mobilenet_kernels::parallel::Pool;
@@ -192,6 +192,27 @@ fn the_three_ways_to_pack_agree() {
 }
 
 #[test]
+fn a_matrix_is_packed_again_by_several_threads() {
+    let mut pool = Pool::new(3).unwrap();
+    on_every_isa(|isa| {
+        let mut again = PackedB::new(isa, 30, 150);
+        again.pack_with(|_, _| f32::NAN);
+        for (k, n) in [(1, 1), (70, 33), (9, 130), (150, 40), (0, 3)] {
+            let b = Random(3).values(k * n);
+            let mut fresh = PackedB::new(isa, k, n);
+            fresh.pack(&b);
+            again.reshape(k, n);
+            again.pack_on(&mut pool, Unpacked::Rows(&b));
+            assert_eq!(again.panels(0), fresh.panels(0), "{} {k}x{n}", isa.name());
+            fresh.pack_transposed(&b);
+            again.pack_on(&mut pool, Unpacked::Columns(&b));
+            assert_eq!(again.panels(0), fresh.panels(0), "{} {k}x{n} transposed", isa.name());
+            again.pack_with(|_, _| f32::NAN);
+        }
+    });
+}
+
+#[test]
 fn bits_do_not_depend_on_how_the_work_is_cut() {
     on_every_isa(|isa| {
         let (rows, k, n) = (61, 600, 170);
@@ -264,15 +285,24 @@ fn check_transposed(isa: Isa, rows: usize, m: usize, n: usize, seed: u64) {
     for (index, &value) in before.iter().enumerate() {
         c[at(index / n, index % n)] = value;
     }
-    gemm_transposed_accumulate_blocks(
-        isa,
-        MatrixRef::new(&spread_a, rows, m, a_stride),
-        MatrixRef::new(&spread_b, rows, n, b_stride),
-        &mut c,
-        Ahead::of([&spread_a, &[]]),
-    );
+    let product = |c: &mut [f32], accumulate: bool| {
+        gemm_transposed_blocks(
+            isa,
+            MatrixRef::new(&spread_a, rows, m, a_stride),
+            MatrixRef::new(&spread_b, rows, n, b_stride),
+            (c, accumulate),
+            Ahead::of([&spread_a, &[]]),
+        );
+    };
+    product(&mut c, true);
     let in_blocks: Vec<f32> = (0..m * n).map(|index| c[at(index / n, index % n)]).collect();
     assert!(in_blocks == found, "{what}: other bits in blocks");
+
+    // What is not added to need not be there.
+    let (mut zeros, mut nothing) = (vec![0.0; m * n], vec![f32::NAN; m * n]);
+    product(&mut zeros, true);
+    product(&mut nothing, false);
+    assert!(zeros == nothing, "{what}: other bits where nothing is added to");
 
     let (a, b, before) = (widen(&a), widen(&b), widen(&before));
     // The gradient of a weight [out, in] from x [rows, in] and d [rows, out].

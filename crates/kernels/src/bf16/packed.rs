@@ -3,12 +3,13 @@
 use half::bf16;
 
 use crate::buffer::Buffer;
-use crate::element::Element;
 use crate::extent::extent;
-use crate::gemm::{PackedB, panel_width};
+use crate::gemm::packed::{ROWS, each_panel};
+use crate::gemm::{PackedB, Unpacked, panel_width};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Kind;
+use crate::parallel::Pool;
 
 /// The right-hand matrix `[k, n]` of bf16 values, rearranged into panels of a tile's width.
 ///
@@ -50,14 +51,25 @@ impl PackedBf16 {
         }
     }
 
+    /// Makes it one of `k` × `n`, to be filled again, in the memory that it has if that is enough.
+    pub fn reshape(&mut self, k: usize, n: usize) {
+        (self.k, self.n) = (k, n);
+        match &mut self.wide {
+            Some(wide) => wide.reshape(k, n),
+            None => {
+                let rows = self.depth();
+                let columns = n.next_multiple_of(panel_width(self.isa));
+                self.pairs.at_least(extent(columns, rows, rows));
+            }
+        }
+    }
+
     /// B = source (row-major `[k, n]`), rounded to the nearest.
     ///
     /// # Panics
     /// If `source` is not k·n long.
     pub fn pack(&mut self, source: &[f32]) {
-        assert_eq!(source.len(), self.k * self.n);
-        let n = self.n;
-        self.pack_with(|row, column| source[row * n + column]);
+        self.fill(None, Unpacked::Rows(source), |_, value| rounded(value));
     }
 
     /// B = sourceᵀ (row-major `[n, k]`), rounded to the nearest: weights `[out, in]` for the forward
@@ -66,7 +78,7 @@ impl PackedBf16 {
     /// # Panics
     /// If `source` is not k·n long.
     pub fn pack_transposed(&mut self, source: &[f32]) {
-        self.pack_columns(source, |_, value| bf16::from_f32(value));
+        self.fill(None, Unpacked::Columns(source), |_, value| rounded(value));
     }
 
     /// B = (diag(scale) · source)ᵀ: weights `[out, in]`, each output's multiplied with its own factor,
@@ -76,49 +88,83 @@ impl PackedBf16 {
     /// If `source` is not k·n long, or `scale` not n.
     pub fn pack_transposed_scaled(&mut self, source: &[f32], scale: &[f64]) {
         assert_eq!(scale.len(), self.n);
-        self.pack_columns(source, |column, value| nearest(f64::from(value) * scale[column]));
+        self.fill(None, Unpacked::Columns(source), |column, value| nearest(f64::from(value) * scale[column]));
+    }
+
+    /// B = source, rounded to the nearest, by all threads of `pool`.
+    ///
+    /// # Panics
+    /// If `source` is not k·n long.
+    pub fn pack_on(&mut self, pool: &mut Pool, source: Unpacked) {
+        self.fill(Some(pool), source, |_, value| rounded(value));
     }
 
     /// B[row, column] = value(row, column), rounded to the nearest, for layouts that are neither.
     pub fn pack_with(&mut self, value: impl Fn(usize, usize) -> f32) {
         if let Some(wide) = &mut self.wide {
-            return wide.pack_with(|row, column| bf16::from_f32(value(row, column)).to_f32());
+            return wide.pack_with(|row, column| rounded(value(row, column)).to_f32());
         }
         let (n, width) = (self.n, panel_width(self.isa));
         let (k, panel_len) = (self.k, self.depth() * width);
         for (panel, j) in self.pairs.chunks_exact_mut(panel_len.max(1)).zip((0..n).step_by(width)) {
+            panel.fill(bf16::ZERO);
             for row in 0..k {
                 let to = &mut panel[row / SIDE * SIDE * width + row % SIDE..];
                 for (column, to) in to.iter_mut().step_by(SIDE).enumerate().take(width.min(n - j)) {
-                    *to = Element::from_f32(value(row, j + column));
+                    *to = rounded(value(row, j + column));
                 }
             }
         }
     }
 
-    /// Packs sourceᵀ with each value as `value(column, value)`, a few rows at a time, so that the
-    /// lines that are written stay in the L1 cache until they are full.
-    fn pack_columns(&mut self, source: &[f32], value: impl Fn(usize, f32) -> bf16) {
-        const ROWS: usize = 64;
-        assert_eq!(source.len(), self.k * self.n);
+    /// B = source with each value as `value(column, value)`, by the threads of `pool` if there is one.
+    fn fill(&mut self, pool: Option<&mut Pool>, source: Unpacked, value: impl Fn(usize, f32) -> bf16 + Sync) {
         if let Some(wide) = &mut self.wide {
-            return wide.pack_columns(source, |column, from| value(column, from).to_f32());
+            return wide.fill(pool, source, |column, from| value(column, from).to_f32());
         }
-        let (k, n, width) = (self.k, self.n, panel_width(self.isa));
-        let panel_len = self.depth() * width;
-        for (panel, j) in self.pairs.chunks_exact_mut(panel_len.max(1)).zip((0..n).step_by(width)) {
-            for (block, row) in panel.chunks_mut(ROWS * width).zip((0..k).step_by(ROWS)) {
-                for column in 0..width.min(n - j) {
-                    let from = &source[(j + column) * k + row..][..ROWS.min(k - row)];
-                    let to = block[column * SIDE..].chunks_mut(SIDE * width);
-                    for (to, from) in to.zip(from.chunks(SIDE)) {
-                        for (to, &from) in to.iter_mut().zip(from) {
-                            *to = value(j + column, from);
+        let (k, n, width, depth) = (self.k, self.n, panel_width(self.isa), self.depth());
+        assert_eq!(source.len(), k * n, "values of a {k} × {n} matrix");
+        each_panel(pool, &mut self.pairs, depth * width, n.div_ceil(width), |index, panel| {
+            let first = index * width;
+            let used = width.min(n - first);
+            if used < width || k < depth {
+                panel.fill(bf16::ZERO);
+            }
+            match source {
+                Unpacked::Rows(source) => {
+                    for (to, row) in panel.chunks_exact_mut(SIDE * width).zip((0..k).step_by(SIDE)) {
+                        let from = |row: usize| &source[row * n + first..][..used];
+                        let pairs = to.as_chunks_mut::<SIDE>().0;
+                        if row + 1 < k {
+                            let both = from(row).iter().zip(from(row + 1));
+                            for (column, (to, (&upper, &lower))) in pairs.iter_mut().zip(both).enumerate() {
+                                *to = [value(first + column, upper), value(first + column, lower)];
+                            }
+                        } else {
+                            for (column, (to, &upper)) in pairs.iter_mut().zip(from(row)).enumerate() {
+                                to[0] = value(first + column, upper);
+                            }
+                        }
+                    }
+                }
+                Unpacked::Columns(source) => {
+                    for (block, row) in panel.chunks_mut(ROWS * width).zip((0..k).step_by(ROWS)) {
+                        let pairs = block.as_chunks_mut::<SIDE>().0;
+                        for column in 0..used {
+                            let (both, last) =
+                                source[(first + column) * k + row..][..ROWS.min(k - row)].as_chunks::<SIDE>();
+                            let mut to = pairs[column..].iter_mut().step_by(width);
+                            for (&from, to) in both.iter().zip(&mut to) {
+                                *to = from.map(|from| value(first + column, from));
+                            }
+                            if let ([from], Some(to)) = (last, to.next()) {
+                                to[0] = value(first + column, *from);
+                            }
                         }
                     }
                 }
             }
-        }
+        });
     }
 
     /// Rows of a panel of pairs, those that fill it up included.
@@ -140,7 +186,8 @@ impl PackedBf16 {
     /// What a product reads for the columns from `column` on, the first of its panel; nothing, where it
     /// reads values of another type.
     pub fn panels(&self, column: usize) -> &[bf16] {
-        self.pairs.get(column * self.depth()..).unwrap_or_default()
+        let columns = self.n.next_multiple_of(panel_width(self.isa));
+        self.pairs.get(column * self.depth()..columns * self.depth()).unwrap_or_default()
     }
 
     /// Number of rows.
@@ -152,6 +199,15 @@ impl PackedBf16 {
     pub fn n(&self) -> usize {
         self.n
     }
+}
+
+/// As [`bf16::from_f32`], without branches, so that many values are rounded at a time.
+fn rounded(value: f32) -> bf16 {
+    let bits = value.to_bits();
+    // Half of the last bit, less where the last bit is even already.
+    let near = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    let nan = (bits >> 16) | 0x40;
+    bf16::from_bits(if value.is_nan() { nan } else { near } as u16)
 }
 
 /// The nearest bf16, of two equally near the even one: not by way of the nearest f32, which may turn
@@ -169,6 +225,17 @@ fn nearest(value: f64) -> bf16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_rounded_as_the_library_rounds_them() {
+        // Every upper half, with lower halves around the middle and at the ends.
+        for upper in 0..=u32::from(u16::MAX) {
+            for lower in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let value = f32::from_bits(upper << 16 | lower);
+                assert_eq!(rounded(value).to_bits(), bf16::from_f32(value).to_bits(), "{value:?}");
+            }
+        }
+    }
 
     #[test]
     fn f64_is_rounded_once() {

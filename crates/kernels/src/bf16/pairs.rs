@@ -77,7 +77,7 @@ impl<C: Element> Kernel for PairProduct<'_, C> {
 /// AVX-512F, BW, VL and BF16 must be present, and the shapes fit as for [`crate::gemm::gemm_transposed_accumulate`].
 pub(super) unsafe fn multiply_transposed(a: MatrixRef, b: MatrixRef, c: MatrixMut) {
     let MatrixMut { data, rows, columns, stride, .. } = c;
-    let c = Target { data, rows, columns, stride: Some(stride) };
+    let c = Target { data, rows, columns, stride: Some(stride), accumulate: true };
     // SAFETY: the caller's promises.
     unsafe { run_pairs(TransposedGemm { a, b, c, ahead: Ahead::default() }) };
 }

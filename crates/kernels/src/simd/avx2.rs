@@ -161,6 +161,14 @@ impl Simd for Avx2 {
         unsafe { _mm256_min_ps(high, _mm256_max_ps(low, v)) }
     }
     #[inline(always)]
+    unsafe fn stream(self, to: *mut f32, v: Self::V) {
+        unsafe { _mm256_stream_ps(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn fence(self) {
+        unsafe { _mm_sfence() }
+    }
+    #[inline(always)]
     unsafe fn prefetch(self, at: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }

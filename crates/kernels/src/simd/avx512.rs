@@ -277,6 +277,14 @@ impl<const BF16: bool, const PAIRS: bool> Simd for Avx512<BF16, PAIRS> {
         unsafe { _mm512_min_ps(high, _mm512_max_ps(low, v)) }
     }
     #[inline(always)]
+    unsafe fn stream(self, to: *mut f32, v: Self::V) {
+        unsafe { _mm512_stream_ps(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn fence(self) {
+        unsafe { _mm_sfence() }
+    }
+    #[inline(always)]
     unsafe fn prefetch(self, at: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }

@@ -202,6 +202,16 @@ pub(crate) trait Simd: Copy {
     }
     /// Asks for the cache line at `at`, which may be any address, into the second-level cache.
     unsafe fn prefetch(self, at: *const f32);
+    /// Stores a vector at an address of whole vectors, past the caches where the processor can; others see it after
+    /// [`Simd::fence`].
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32, v: Self::V) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store(to, v) }
+    }
+    /// Orders what was stored by [`Simd::stream`] before everything that is stored later.
+    #[inline(always)]
+    unsafe fn fence(self) {}
     /// `v` in the lanes where low < x < high, else 0.
     unsafe fn keep_inside(self, v: Self::V, x: Self::V, low: Self::V, high: Self::V) -> Self::V;
 }

@@ -5,17 +5,20 @@
 //! layer's pixels does everything while it is in the cache: gradient of the raw output, gradient of
 //! the input, share of the filter's gradient, and the sums that the layer before needs.
 
+use std::ops::Range;
+
 use mobilenet_kernels::batch_norm::{self, Affine, Correction, GradientSums, Normalisation};
 use mobilenet_kernels::depthwise;
 use mobilenet_kernels::depthwise_backward::{self, BackwardGeometry, RowGradients};
-use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB};
+use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, Unpacked};
 use mobilenet_kernels::parallel::chunks;
+use mobilenet_kernels::stream::write_parts;
 use mobilenet_kernels::{Clamp, Element, element, im2col, pooling};
 
 use super::forward::{State, Training, depthwise_forward, source};
 use super::memory::{Maps, MapsIn, Scratch, with_maps};
 use super::precision::Number;
-use super::rows::{Ring, Source, chunk_pixels, images_per_item, room_ahead, windows};
+use super::rows::{Ring, Source, chunk_pixels, images_per_item, is_large, room_ahead, windows};
 use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine, Stored};
 use crate::architecture::{Layer, Operator};
@@ -41,7 +44,7 @@ struct Step<'a, E> {
 
 impl<E: Number> Step<'_, E> {
     /// Gradient of the raw output at `pixels` (over the batch), in rows `stride` apart.
-    fn d_raw<O: Element>(&self, pixels: std::ops::Range<usize>, output: &mut [O], stride: usize) {
+    fn d_raw<O: Element>(&self, pixels: Range<usize>, output: &mut [O], stride: usize) {
         let channels = self.layer.output.channels;
         let range = pixels.start * channels..pixels.end * channels;
         let (d, z) = (&self.d_output[range.clone()], &self.z[range]);
@@ -85,7 +88,7 @@ impl CpuExecutor {
         let first = self.frozen.convs;
         let Self { engine, convs, parameters, training, timing, .. } = self;
         let Training { states, layout, moments, sums, partials, .. } = training;
-        let MapsIn { input, block, shared, scratch } = maps;
+        let MapsIn { input, block, shared, packed, scratch } = maps;
         let (block, shared) = (block.at_least(layout.len), shared.at_least(layout.shared));
         // The depthwise layer whose raw output the shared memory holds.
         let mut at_hand = (first..convs.len()).rfind(|&index| layout.is_shared(index - first));
@@ -125,7 +128,9 @@ impl CpuExecutor {
                     depthwise_backward(engine, scratch, &step, value, grad, d_input, memory)
                 }
                 Operator::Pointwise => {
-                    pointwise_backward(engine, scratch, &step, value, grad, d_input, memory)
+                    let shape = (layer.output.channels, layer.input.channels);
+                    let packed = E::pack_again(engine, packed, shape, Unpacked::Rows(value));
+                    pointwise_backward(engine, scratch, &step, packed, grad, d_input, memory)
                 }
                 _ => conv_backward(engine, scratch, &step, value, grad, d_input, memory),
             };
@@ -159,10 +164,10 @@ impl CpuExecutor {
         if self.frozen.convs == convs.len() {
             return;
         }
-        let mut packed = PackedB::new(isa, outputs, features);
-        packed.pack(value);
+        let packed = &mut training.classifier_back;
+        let packed = f32::pack_again(engine, packed, (outputs, features), Unpacked::Rows(value));
         let mut d_pooled = vec![0.0; batch * features];
-        product(engine, d_logits, batch, &packed, &mut d_pooled);
+        product(engine, d_logits, batch, packed, &mut d_pooled);
         for (d, kept) in d_pooled.iter_mut().zip(&training.kept) {
             *d *= kept;
         }
@@ -235,40 +240,32 @@ fn normalisation_gradients(
     (offset, slope)
 }
 
-/// Adds the items' partial gradients to `grad`, in the order of the items.
-fn merge_partials(engine: &mut Engine, partials: &[f32], grad: &mut [f32]) {
-    let len = grad.len();
-    let block = 16 * 1024;
-    engine.pool.run(len.div_ceil(block), &mut engine.scratch, chunks(grad, block), |item, _, grad| {
-        for partial in partials.chunks_exact(len) {
-            for (sum, value) in grad.iter_mut().zip(&partial[item * block..]) {
-                *sum += value;
-            }
-        }
-    });
-}
-
-/// The same for partial gradients of `columns` columns that lie in `blocks` ([`Number::transposed_blocks`]).
-fn merge_blocks(
+/// Adds the items' partial gradients to `grad`, of `columns` columns: first to one another, in the order of the items. A
+/// partial gradient's columns lie in `blocks` ([`Number::transposed_blocks`]).
+fn merge_partials<E: Number>(
     engine: &mut Engine,
+    scratch: &mut [Scratch<E>],
     partials: &[f32],
-    blocks: &[std::ops::Range<usize>],
+    blocks: &[Range<usize>],
     columns: usize,
     grad: &mut [f32],
 ) {
-    let (len, rows) = (grad.len(), grad.len() / columns);
+    let (isa, len, rows) = (engine.isa, grad.len(), grad.len() / columns);
     let together = (16 * 1024 / columns).max(1);
     let parts = chunks(grad, together * columns);
-    engine.pool.run(rows.div_ceil(together), &mut engine.scratch, parts, |item, _, grad| {
-        for partial in partials.chunks_exact(len) {
-            for block in blocks {
-                let width = block.len();
-                let values = partial[block.start * rows + item * together * width..].chunks_exact(width);
-                for (grad, values) in grad.chunks_exact_mut(columns).zip(values) {
-                    for (sum, value) in grad[block.clone()].iter_mut().zip(values) {
-                        *sum += value;
-                    }
-                }
+    engine.pool.run(rows.div_ceil(together), scratch, parts, |item, scratch, grad| {
+        for block in blocks {
+            let width = block.len();
+            let first = block.start * rows + item * together * width;
+            let len_here = grad.len() / columns * width;
+            let sums = scratch.product.at_least(len_here);
+            let mut partials = partials.chunks_exact(len).map(|partial| &partial[first..][..len_here]);
+            sums.copy_from_slice(partials.next().unwrap_or_default());
+            for partial in partials {
+                element::accumulate(isa, partial, sums);
+            }
+            for (grad, sums) in grad.chunks_exact_mut(columns).zip(sums.chunks_exact(width)) {
+                element::accumulate(isa, sums, &mut grad[block.clone()]);
             }
         }
     });
@@ -280,58 +277,58 @@ fn pointwise_backward<E: Number>(
     engine: &mut Engine,
     scratch: &mut [Scratch<E>],
     step: &Step<E>,
-    weight: &[f32],
+    packed: &E::Packed,
     grad: &mut [f32],
     d_input: &mut [E],
     (partials, sums): Memory,
 ) -> usize {
     let isa = engine.isa;
     let (inputs, outputs) = (step.layer.input.channels, step.layer.output.channels);
-    let packed = E::pack_untransposed(isa, (outputs, inputs), weight);
+    let weights = inputs * outputs;
+    let large = is_large::<E>(d_input.len());
     let (input_stride, output_stride) = (E::padded_stride(isa, inputs), E::padded_stride(isa, outputs));
     let pixels = step.batch * step.layer.output.pixels();
     let chunk = chunk_pixels::<E>(input_stride + output_stride);
-    let ahead = room_ahead(weight.len());
-    let wanted = pieces(pixels.div_ceil(chunk), weight.len());
+    let ahead = room_ahead(weights);
+    let wanted = pieces(pixels.div_ceil(chunk), weights);
     let per_item = pixels.div_ceil(wanted).next_multiple_of(chunk);
     let items = pixels.div_ceil(per_item);
-    let partials = &mut partials.at_least(items * weight.len())[..items * weight.len()];
+    let partials = &mut partials.at_least(items * weights)[..items * weights];
     let parts = (
         chunks(d_input, per_item * inputs),
-        chunks(partials, weight.len()),
+        chunks(partials, weights),
         chunks(reset(sums, items, inputs), 1),
     );
     engine.pool.run(items, scratch, parts, |item, scratch, (d_input, partial, sums)| {
-        partial.fill(0.0);
         let input = scratch.input.at_least(chunk * input_stride);
         let d_raw = scratch.gradient.at_least(chunk * output_stride);
-        for (index, d_input) in d_input.chunks_mut(chunk * inputs).enumerate() {
-            let first = item * per_item + index * chunk;
-            let rows = d_input.len() / inputs;
-            let range = first..first + rows;
-            step.d_raw(range.clone(), d_raw, output_stride);
-            step.source.load(range.clone(), input, input_stride);
-            let d = MatrixRef::new(&*d_raw, rows, outputs, output_stride);
-            // What the next chunk reads is asked for while this one is multiplied.
-            let next = if ahead { range.end..(range.end + chunk).min(pixels) } else { range.end..range.end };
-            let values = next.start * outputs..next.end * outputs;
-            let (d_next, z_next) = (&step.d_output[values.clone()], &step.z[values]);
-            E::multiply_ahead(d, &packed, MatrixMut::new(d_input, rows, inputs, inputs), [d_next, &[]]);
-            if let Some(before) = step.before {
-                sums[0].add_rows(isa, before, d_input, step.source.raw(range));
+        let rows = item * per_item..pixels.min((item + 1) * per_item);
+        write_parts(isa, large, &mut scratch.output, d_input, |d_input| {
+            for first in rows.clone().step_by(chunk) {
+                let range = first..rows.end.min(first + chunk);
+                let count = range.len();
+                step.d_raw(range.clone(), d_raw, output_stride);
+                step.source.load(range.clone(), input, input_stride);
+                let d = MatrixRef::new(&*d_raw, count, outputs, output_stride);
+                // What the next chunk reads is asked for while this one is multiplied.
+                let next = range.end..if ahead { (range.end + chunk).min(pixels) } else { range.end };
+                let values = next.start * outputs..next.end * outputs;
+                let (d_next, z_next) = (&step.d_output[values.clone()], &step.z[values]);
+                let raw = step.source.raw(range);
+                d_input.part(count * inputs, |d_input| {
+                    let output = MatrixMut::new(d_input, count, inputs, inputs);
+                    E::multiply_ahead(d, packed, output, [d_next, &[]]);
+                    if let Some(before) = step.before {
+                        sums[0].add_rows(isa, before, d_input, raw);
+                    }
+                });
+                let a = MatrixRef::new(&*input, count, inputs, input_stride);
+                let to = (&mut *partial, first > rows.start);
+                E::transposed(isa, d, a, to, &mut scratch.product, [z_next, step.source.raw(next)]);
             }
-            let a = MatrixRef::new(&*input, rows, inputs, input_stride);
-            E::accumulate_transposed(
-                isa,
-                d,
-                a,
-                partial,
-                &mut scratch.product,
-                [z_next, step.source.raw(next)],
-            );
-        }
+        });
     });
-    merge_blocks(engine, partials, &E::transposed_blocks(isa, (outputs, inputs)), inputs, grad);
+    merge_partials(engine, scratch, partials, &E::transposed_blocks(isa, (outputs, inputs)), inputs, grad);
     items
 }
 
@@ -352,6 +349,7 @@ fn depthwise_backward<E: Number>(
     let per_item = images_per_item(step.batch);
     let items = step.batch.div_ceil(per_item);
     let partials = &mut partials.at_least(items * weight.len())[..items * weight.len()];
+    let large = is_large::<E>(d_input.len());
     let parts = (
         chunks(d_input, per_item * layer.input.len()),
         chunks(partials, weight.len()),
@@ -379,39 +377,44 @@ fn depthwise_backward<E: Number>(
         let sums = &mut sums[0];
         let memory = scratch.rows.at_least(Ring::memory(row_len, slots));
         let mut gradients = Ring::new(memory, row_len, left, slots, layer.output.height);
-        for (image, d_input) in (item * per_item..).zip(d_input.chunks_exact_mut(layer.input.len())) {
-            let source = step.source.image(image);
-            let (width, out_width) = (layer.input.width, layer.output.width);
-            gradients.rewind();
-            for (y, d_input) in d_input.chunks_exact_mut(width * channels).enumerate() {
-                let rows = output_rows(layer, y);
-                if let Some(last) = rows.iter().flatten().max() {
-                    gradients.advance(*last as isize, |row, pixels| {
-                        let first = (image * layer.output.height + row) * out_width;
-                        step.d_raw(first..first + out_width, pixels, geometry.pixel_stride);
+        let images = d_input.len() / layer.input.len();
+        write_parts(isa, large, &mut scratch.output, d_input, |d_input| {
+            for image in item * per_item..item * per_item + images {
+                let source = step.source.image(image);
+                let (width, out_width) = (layer.input.width, layer.output.width);
+                gradients.rewind();
+                for y in 0..layer.input.height {
+                    let rows = output_rows(layer, y);
+                    if let Some(last) = rows.iter().flatten().max() {
+                        gradients.advance(*last as isize, |row, pixels| {
+                            let first = (image * layer.output.height + row) * out_width;
+                            step.d_raw(first..first + out_width, pixels, geometry.pixel_stride);
+                        });
+                    }
+                    let d_rows = rows.map(|row| row.map(|row| gradients.row(row as isize)));
+                    let z = source.raw(y * width..(y + 1) * width);
+                    // What the next row of gradients is made from is asked for meanwhile.
+                    let next = rows.iter().flatten().max().map_or(0, |last| last + 1);
+                    let ahead = if next < layer.output.height && next > 0 {
+                        let first = (image * layer.output.height + next) * out_width;
+                        let values = first * channels..(first + out_width) * channels;
+                        [&step.d_output[values.clone()], &step.z[values]]
+                    } else {
+                        [&[][..]; 2]
+                    };
+                    d_input.part(width * channels, |d_input| {
+                        let gradients = RowGradients { filter, sums };
+                        depthwise_backward::backward_row(
+                            isa, geometry, d_rows, &taps, before, z, d_input, gradients, ahead,
+                        );
                     });
                 }
-                let d_rows = rows.map(|row| row.map(|row| gradients.row(row as isize)));
-                let z = source.raw(y * width..(y + 1) * width);
-                let gradients = RowGradients { filter, sums };
-                // What the next row of gradients is made from is asked for meanwhile.
-                let next = rows.iter().flatten().max().map_or(0, |last| last + 1);
-                let ahead = if next < layer.output.height && next > 0 {
-                    let first = (image * layer.output.height + next) * out_width;
-                    let values = first * channels..(first + out_width) * channels;
-                    [&step.d_output[values.clone()], &step.z[values]]
-                } else {
-                    [&[][..]; 2]
-                };
-                depthwise_backward::backward_row(
-                    isa, geometry, d_rows, &taps, before, z, d_input, gradients, ahead,
-                );
             }
-        }
+        });
         sums.flush();
     });
     let mut by_tap = vec![0.0; weight.len()];
-    merge_partials(engine, partials, &mut by_tap);
+    merge_partials(engine, scratch, partials, std::slice::from_ref(&(0..channels)), channels, &mut by_tap);
     for (channel, grad) in grad.chunks_exact_mut(depthwise::TAPS).enumerate() {
         for (tap, grad) in grad.iter_mut().enumerate() {
             *grad += by_tap[tap * channels + channel];
@@ -457,7 +460,6 @@ fn conv_backward<E: Number>(
     );
     let pixels = layer.output.pixels();
     engine.pool.run(items, scratch, parts, |item, scratch, (d_input, partial, sums)| {
-        partial.fill(0.0);
         for image in item * per_item..((item + 1) * per_item).min(step.batch) {
             let source = step.source.image(image);
             let padded = scratch.input.at_least(windows.image_len());
@@ -473,7 +475,8 @@ fn conv_backward<E: Number>(
                 let d = MatrixRef::new(&*d_raw, rows, outputs, output_stride);
                 im2col::gather(windows, padded, first, rows, patches, patch_stride);
                 let a = MatrixRef::new(&*patches, rows, patch, patch_stride);
-                E::accumulate_transposed(isa, d, a, partial, &mut scratch.product, [&[]; 2]);
+                let to = (&mut *partial, start > item * per_item * pixels);
+                E::transposed(isa, d, a, to, &mut scratch.product, [&[]; 2]);
                 if let Some(packed) = &packed {
                     let d_patches = MatrixMut::new(patches, rows, patch, patch_stride);
                     E::multiply(d, packed, 0, d_patches, Epilogue::default());
@@ -493,7 +496,14 @@ fn conv_backward<E: Number>(
         }
     });
     let mut by_tap = vec![0.0; weight.len()];
-    merge_blocks(engine, partials, &E::transposed_blocks(isa, (outputs, patch)), patch, &mut by_tap);
+    merge_partials(
+        engine,
+        scratch,
+        partials,
+        &E::transposed_blocks(isa, (outputs, patch)),
+        patch,
+        &mut by_tap,
+    );
     for (filter, by_tap) in grad.chunks_exact_mut(patch).zip(by_tap.chunks_exact(patch)) {
         for (index, &d) in by_tap.iter().enumerate() {
             filter[index % inputs * 9 + index / inputs] += d;

@@ -3,16 +3,19 @@
 //! Every convolution's raw output is written once and kept; its statistics are taken chunk by chunk
 //! while the output is in the cache; normalisation and activation happen when the next layer reads.
 
+use std::ops::Range;
+
 use mobilenet_kernels::batch_norm::{Affine, GradientSums, Moments, Normalisation};
-use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef};
+use mobilenet_kernels::gemm::{self, Epilogue, MatrixMut, MatrixRef, PackedB, Unpacked};
 use mobilenet_kernels::parallel::chunks;
+use mobilenet_kernels::stream::write_parts;
 use mobilenet_kernels::{Buffer, Clamp, Isa, depthwise, element, im2col, pooling};
 
 use super::inference::{self, End};
 use super::layout::{Layout, Place};
 use super::memory::{Maps, MapsIn, Scratch, with_maps};
-use super::precision::Number;
-use super::rows::{Ring, Source, chunk_pixels, images_per_item, room_ahead, row_geometry, windows};
+use super::precision::{Number, classifier_blocks, pack_classifier_block};
+use super::rows::{Ring, Source, chunk_pixels, images_per_item, is_large, room_ahead, row_geometry, windows};
 use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine, Images, Input};
 use crate::architecture::{Layer, Operator};
@@ -35,6 +38,9 @@ pub(super) struct Training {
     pub partials: Buffer,
     /// Where the maps are in their block.
     pub layout: Layout,
+    /// The classifier's weights, by blocks of features; those of the way back.
+    pub classifier: Vec<PackedB>,
+    pub classifier_back: Option<PackedB>,
 }
 
 /// One convolution's batch statistics.
@@ -98,7 +104,7 @@ impl State {
 impl Training {
     /// Where the last layer's raw output is in the block. (A last depthwise layer would be a network
     /// that no [`Architecture`](crate::Architecture) describes.)
-    pub fn last_output(&self) -> std::ops::Range<usize> {
+    pub fn last_output(&self) -> Range<usize> {
         match self.layout.outputs.last() {
             Some(Place::Kept(range)) => range.clone(),
             _ => 0..0,
@@ -185,7 +191,7 @@ impl CpuExecutor {
                 element::convert(*isa, &images[image * first_len..][..first_len], to);
             });
         }
-        let MapsIn { input, block, shared, scratch } = &mut *maps;
+        let MapsIn { input, block, shared, packed, scratch } = &mut *maps;
         scratch.resize_with(self.engine.pool.threads(), Scratch::default);
         let Self { engine, convs, parameters, training, timing, recompute, .. } = self;
         training.batch = batch;
@@ -206,7 +212,11 @@ impl CpuExecutor {
             let weight = &parameters[*weight].value;
             let items = match layer.operator {
                 Operator::Depthwise => depthwise_forward(engine, scratch, layer, source, weight, z, moments),
-                Operator::Pointwise => pointwise_forward(engine, scratch, layer, source, weight, z, moments),
+                Operator::Pointwise => {
+                    let shape = (layer.input.channels, layer.output.channels);
+                    let packed = E::pack_again(engine, packed, shape, Unpacked::Columns(weight));
+                    pointwise_forward(engine, scratch, layer, source, packed, z, moments)
+                }
                 _ => conv_forward(engine, scratch, layer, source, weight, z, moments),
             };
             let (first, others) = moments.split_at_mut(1);
@@ -290,8 +300,14 @@ impl CpuExecutor {
         }
         let [weight, bias] = [classifier.weight, classifier.bias].map(|index| &parameters[index].value);
         // (As inference does it, to the bit.)
-        let packed = f32::pack_classifier(engine.isa, (classifier.outputs, features), weight);
-        inference::classify::<f32>(engine, (pooled, stride), classifier, &packed, bias)
+        let blocks = classifier_blocks(features);
+        let packed = &mut training.classifier;
+        packed.resize(blocks, PackedB::new(engine.isa, 0, 0));
+        let Engine { pool, scratch, .. } = &mut *engine;
+        pool.run(blocks, scratch, chunks(packed, 1), |index, _, packed| {
+            pack_classifier_block((classifier.outputs, features), weight, index, &mut packed[0]);
+        });
+        inference::classify::<f32>(engine, (pooled, stride), classifier, packed, bias)
     }
 }
 
@@ -307,17 +323,16 @@ fn pointwise_forward<E: Number>(
     scratch: &mut [Scratch<E>],
     layer: &Layer,
     source: Source<E>,
-    weight: &[f32],
+    packed: &E::Packed,
     z: &mut [E],
     moments: &mut Vec<Moments>,
 ) -> usize {
     let isa = engine.isa;
     let (inputs, outputs) = (layer.input.channels, layer.output.channels);
-    let packed = E::pack(isa, (outputs, inputs), weight, None);
     let pixels = z.len() / outputs;
     let stride = E::padded_stride(isa, inputs);
     let chunk = chunk_pixels::<E>(stride.max(outputs));
-    let ahead = room_ahead(weight.len());
+    let ahead = room_ahead(inputs * outputs);
     let per_item = pixels.div_ceil(MOST_ITEMS).next_multiple_of(chunk);
     let items = pixels.div_ceil(per_item);
     let parts = (chunks(z, per_item * outputs), chunks(reset(moments, items, outputs), 1));
@@ -332,7 +347,7 @@ fn pointwise_forward<E: Number>(
             let behind = first + rows;
             let next = source.raw(behind..if ahead { (behind + chunk).min(pixels) } else { behind });
             let output = MatrixMut::new(z, rows, outputs, outputs);
-            E::multiply_ahead(a, &packed, output, [next, &[]]);
+            E::multiply_ahead(a, packed, output, [next, &[]]);
             moments[0].add_rows(isa, z);
         }
     });
@@ -350,51 +365,57 @@ pub(super) fn depthwise_forward<E: Number>(
 ) -> usize {
     let isa = engine.isa;
     let geometry = row_geometry(layer);
-    let (channels, width) = (geometry.channels, layer.output.width);
+    let (channels, height, width) = (geometry.channels, layer.output.height, layer.output.width);
     let mut taps = vec![0.0; weight.len()];
     depthwise::by_tap(weight, channels, &mut taps);
     let row_len = padded_row_len(layer);
     let batch = z.len() / layer.output.len();
     let per_item = images_per_item(batch);
     let items = batch.div_ceil(per_item);
+    let large = is_large::<E>(z.len());
     let parts = (chunks(z, per_item * layer.output.len()), chunks(reset(moments, items, channels), 1));
     // Output rows are made some at a time, which share what they read.
     let together = depthwise::rows_together(layer.stride);
     let slots = (together - 1) * layer.stride + 2 * layer.dilation + 1;
+    let stretch = 128usize.div_ceil(width).next_multiple_of(together);
+    let last = |y: usize| ring_rows(layer, y)[2];
+    let exists = |row: isize| row.clamp(0, layer.input.height as isize) as usize;
+    let pixels_of = |rows: Range<usize>| rows.start * layer.input.width..rows.end * layer.input.width;
     engine.pool.run(items, scratch, parts, |item, scratch, (z, moments)| {
         let memory = scratch.rows.at_least(Ring::memory(row_len, slots));
         let left = layer.pads.left * geometry.pixel_stride;
         let mut ring = Ring::new(memory, row_len, left, slots, layer.input.height);
-        // Statistics are taken of a few hundred pixels at a time, while they are in the cache.
-        let (mut counted, mut done) = (0, 0);
-        for index in 0..z.len() / layer.output.len() {
-            let source = source.image(item * per_item + index);
-            ring.rewind();
-            for first in (0..layer.output.height).step_by(together) {
-                let rows = first..layer.output.height.min(first + together);
-                let last = |y: usize| ring_rows(layer, y)[2];
-                ring.advance(last(rows.end - 1), |row, pixels| {
-                    let width = layer.input.width;
-                    source.load(row * width..(row + 1) * width, pixels, geometry.pixel_stride);
-                });
-                let mut inputs: [[&[f32]; 3]; MOST_ROWS] = [[&[]; 3]; MOST_ROWS];
-                for (inputs, y) in inputs.iter_mut().zip(rows.clone()) {
-                    *inputs = ring_rows(layer, y).map(|row| ring.row(row));
-                }
-                // What the next rows read is asked for meanwhile.
-                let read =
-                    |row: isize| row.clamp(0, layer.input.height as isize) as usize * layer.input.width;
-                let ahead = source.raw(read(last(rows.end - 1) + 1)..read(last(rows.end - 1 + together) + 1));
-                let output = &mut z[done..done + rows.len() * width * channels];
-                depthwise::convolve_rows(isa, geometry, &inputs[..rows.len()], &taps, None, output, ahead);
-                done += output.len();
-                if done - counted >= 128 * channels {
-                    moments[0].add_rows(isa, &z[counted..done]);
-                    counted = done;
+        let images = z.len() / layer.output.len();
+        write_parts(isa, large, &mut scratch.output, z, |z| {
+            for image in item * per_item..item * per_item + images {
+                let source = source.image(image);
+                ring.rewind();
+                // Statistics are taken of some hundred pixels at a time, while they are in the cache.
+                for start in (0..height).step_by(stretch) {
+                    let end = height.min(start + stretch);
+                    z.part((end - start) * width * channels, |z| {
+                        for (index, z) in z.chunks_mut(together * width * channels).enumerate() {
+                            let first = start + index * together;
+                            let rows = first..first + z.len() / (width * channels);
+                            ring.advance(last(rows.end - 1), |row, pixels| {
+                                source.load(pixels_of(row..row + 1), pixels, geometry.pixel_stride);
+                            });
+                            let mut inputs: [[&[f32]; 3]; MOST_ROWS] = [[&[]; 3]; MOST_ROWS];
+                            for (inputs, y) in inputs.iter_mut().zip(rows.clone()) {
+                                *inputs = ring_rows(layer, y).map(|row| ring.row(row));
+                            }
+                            // What the next rows read is asked for meanwhile.
+                            let next =
+                                [rows.end - 1, rows.end - 1 + together].map(|row| exists(last(row) + 1));
+                            let ahead = source.raw(pixels_of(next[0]..next[1]));
+                            let inputs = &inputs[..rows.len()];
+                            depthwise::convolve_rows(isa, geometry, inputs, &taps, None, z, ahead);
+                        }
+                        moments[0].add_rows(isa, z);
+                    });
                 }
             }
-        }
-        moments[0].add_rows(isa, &z[counted..done]);
+        });
     });
     items
 }

@@ -76,7 +76,7 @@ pub(super) struct InferenceIn<E: Number> {
     shares: Vec<Shares>,
     /// Where the groups of whole images of the last batch ended.
     groups: Vec<usize>,
-    /// The largest pass that there is memory for.
+    /// The pass that memory was last taken for.
     room: Option<Room>,
 }
 

@@ -8,7 +8,7 @@ use half::bf16;
 use mobilenet_kernels::Buffer;
 
 use super::CpuExecutor;
-use super::precision::Precision;
+use super::precision::{Number, Precision};
 
 /// Feature maps of training in the precision that was asked for.
 #[derive(Debug)]
@@ -19,13 +19,15 @@ pub(super) enum Maps {
 
 /// Feature maps of training in one precision.
 #[derive(Debug)]
-pub(super) struct MapsIn<E> {
+pub(super) struct MapsIn<E: Number> {
     /// What the first layer that is not frozen reads: the images, or an activated feature map.
     pub input: Buffer<E>,
     /// The raw outputs and the gradients on the way back, at the places of a [`super::layout::Layout`].
     pub block: Buffer<E>,
     /// The raw output that is not kept (see [`super::layout`]).
     pub shared: Buffer<E>,
+    /// The weights that the layer at work multiplies with.
+    pub packed: Option<E::Packed>,
     /// One a thread.
     pub scratch: Vec<Scratch<E>>,
 }
@@ -40,18 +42,21 @@ pub(super) struct Scratch<E> {
     pub input: Buffer<E>,
     /// Gradients that a product reads.
     pub gradient: Buffer<E>,
+    /// A part of a map that goes past the caches ([`stream`](mobilenet_kernels::stream)).
+    pub output: Buffer<E>,
     pub patches: Buffer<E>,
     /// What the product of a filter's gradient works in.
     pub product: Buffer,
     pub sums: Vec<f64>,
 }
 
-impl<E> Default for MapsIn<E> {
+impl<E: Number> Default for MapsIn<E> {
     fn default() -> Self {
         Self {
             input: Buffer::default(),
             block: Buffer::default(),
             shared: Buffer::default(),
+            packed: None,
             scratch: Vec::new(),
         }
     }
@@ -63,6 +68,7 @@ impl<E> Default for Scratch<E> {
             rows: Buffer::default(),
             input: Buffer::default(),
             gradient: Buffer::default(),
+            output: Buffer::default(),
             patches: Buffer::default(),
             product: Buffer::default(),
             sums: Vec::new(),

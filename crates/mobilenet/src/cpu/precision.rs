@@ -6,10 +6,11 @@ use half::{bf16, f16};
 use mobilenet_kernels::bf16::conv::ConvFilter;
 use mobilenet_kernels::bf16::{self as products, PackedBf16};
 use mobilenet_kernels::conv::{self, ConvGeometry, Unpadded};
-use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, Span};
+use mobilenet_kernels::gemm::{self, Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, Span, Unpacked};
 use mobilenet_kernels::{Buffer, Element, Isa};
 use serde::{Deserialize, Serialize};
 
+use super::Engine;
 use crate::architecture::Layer;
 
 /// What feature maps, their gradients and the weights of products are kept in while a network runs. Sums
@@ -132,9 +133,13 @@ pub(super) trait Number: Element {
     /// The weights `shape` = `[n, k]`, each row multiplied with its own factor.
     fn pack(isa: Isa, shape: (usize, usize), weights: &[f32], scale: Option<&[f64]>) -> Self::Packed;
 
-    /// The matrix `shape` = `[k, n]` of weights that lie like that: products with the weights
-    /// `[out, in]` on the way back.
-    fn pack_untransposed(isa: Isa, shape: (usize, usize), weights: &[f32]) -> Self::Packed;
+    /// The matrix `shape` = `[k, n]` of `weights`, by all threads, in the memory of `packed` where that is enough.
+    fn pack_again<'a>(
+        engine: &mut Engine,
+        packed: &'a mut Option<Self::Packed>,
+        shape: (usize, usize),
+        weights: Unpacked,
+    ) -> &'a Self::Packed;
 
     /// The matrix `shape` = `[k, n]` of `value(row, column)`.
     fn pack_with(isa: Isa, shape: (usize, usize), value: impl Fn(usize, usize) -> f32) -> Self::Packed;
@@ -202,20 +207,39 @@ pub(super) trait Number: Element {
     /// C = A·B. Where it helps, `ahead`, which is read or written next, is asked for meanwhile.
     fn multiply_ahead(a: MatrixRef<Self>, b: &Self::Packed, c: MatrixMut<Self>, ahead: [&[Self]; 2]);
 
-    /// Blocks of columns in which a product of [`Number::accumulate_transposed`] lies, as
+    /// Blocks of columns in which a product of [`Number::transposed`] lies, as
     /// [`gemm::transposed_blocks`] has them.
     fn transposed_blocks(isa: Isa, shape: (usize, usize)) -> Vec<Range<usize>>;
 
-    /// C += Aᵀ·B over the rows that A and B share, B's at [`Number::padded_stride`], C in
-    /// [`Number::transposed_blocks`]; `scratch` is memory to work in, `ahead` as in [`Number::multiply_ahead`].
-    fn accumulate_transposed(
+    /// C = Aᵀ·B, or C += Aᵀ·B where C has something to be added to, over the rows that A and B share, B's at
+    /// [`Number::padded_stride`], C in [`Number::transposed_blocks`]; `scratch` is memory to work in, `ahead` as in
+    /// [`Number::multiply_ahead`].
+    fn transposed(
         isa: Isa,
         a: MatrixRef<Self>,
         b: MatrixRef<Self>,
-        c: &mut [f32],
+        c: (&mut [f32], bool),
         scratch: &mut Buffer,
         ahead: [&[Self]; 2],
     );
+}
+
+/// Blocks that the f32 classifier of so many features is cut into.
+pub(super) fn classifier_blocks(features: usize) -> usize {
+    f32::classifier_block(features).map_or(1, |block| features.div_ceil(block))
+}
+
+/// Block `index` of the f32 classifier's `weights`, `[outputs, features]`.
+pub(super) fn pack_classifier_block(
+    (outputs, features): (usize, usize),
+    weights: &[f32],
+    index: usize,
+    packed: &mut PackedB,
+) {
+    let block = f32::classifier_block(features).unwrap_or(features);
+    let first = index * block;
+    packed.reshape(block.min(features - first), outputs);
+    packed.pack_with(|feature, output| weights[output * features + first + feature]);
 }
 
 impl Number for f32 {
@@ -270,9 +294,15 @@ impl Number for f32 {
         packed
     }
 
-    fn pack_untransposed(isa: Isa, (k, n): (usize, usize), weights: &[f32]) -> PackedB {
-        let mut packed = PackedB::new(isa, k, n);
-        packed.pack(weights);
+    fn pack_again<'a>(
+        engine: &mut Engine,
+        packed: &'a mut Option<PackedB>,
+        (k, n): (usize, usize),
+        weights: Unpacked,
+    ) -> &'a PackedB {
+        let packed = packed.get_or_insert_with(|| PackedB::new(engine.isa, k, n));
+        packed.reshape(k, n);
+        packed.pack_on(&mut engine.pool, weights);
         packed
     }
 
@@ -288,20 +318,12 @@ impl Number for f32 {
         Some(if features < 512 { 64 } else { 96 })
     }
 
-    fn pack_classifier(isa: Isa, (outputs, features): (usize, usize), weights: &[f32]) -> Vec<PackedB> {
-        let block = Self::classifier_block(features).unwrap_or(features);
-        let mut part = Vec::new();
-        (0..features)
-            .step_by(block)
-            .map(|first| {
-                let end = features.min(first + block);
-                part.clear();
-                part.extend(weights.chunks_exact(features).flat_map(|row| &row[first..end]));
-                let mut packed = PackedB::new(isa, end - first, outputs);
-                packed.pack_transposed(&part);
-                packed
-            })
-            .collect()
+    fn pack_classifier(isa: Isa, shape: (usize, usize), weights: &[f32]) -> Vec<PackedB> {
+        let mut blocks = vec![PackedB::new(isa, 0, 0); classifier_blocks(shape.1)];
+        for (index, block) in blocks.iter_mut().enumerate() {
+            pack_classifier_block(shape, weights, index, block);
+        }
+        blocks
     }
 
     fn classifier_blocks(classifier: &Vec<PackedB>) -> &[PackedB] {
@@ -367,15 +389,15 @@ impl Number for f32 {
         gemm::transposed_blocks(isa, rows, columns)
     }
 
-    fn accumulate_transposed(
+    fn transposed(
         isa: Isa,
         a: MatrixRef,
         b: MatrixRef,
-        c: &mut [f32],
+        (c, accumulate): (&mut [f32], bool),
         _: &mut Buffer,
         ahead: [&[f32]; 2],
     ) {
-        gemm::gemm_transposed_accumulate_blocks(isa, a, b, c, Ahead::of(ahead));
+        gemm::gemm_transposed_blocks(isa, a, b, (c, accumulate), Ahead::of(ahead));
     }
 }
 
@@ -434,9 +456,15 @@ impl Number for bf16 {
         packed
     }
 
-    fn pack_untransposed(isa: Isa, (k, n): (usize, usize), weights: &[f32]) -> PackedBf16 {
-        let mut packed = PackedBf16::new(isa, k, n);
-        packed.pack(weights);
+    fn pack_again<'a>(
+        engine: &mut Engine,
+        packed: &'a mut Option<PackedBf16>,
+        (k, n): (usize, usize),
+        weights: Unpacked,
+    ) -> &'a PackedBf16 {
+        let packed = packed.get_or_insert_with(|| PackedBf16::new(engine.isa, k, n));
+        packed.reshape(k, n);
+        packed.pack_on(&mut engine.pool, weights);
         packed
     }
 
@@ -521,14 +549,17 @@ impl Number for bf16 {
         std::iter::once(0..columns).collect()
     }
 
-    fn accumulate_transposed(
+    fn transposed(
         isa: Isa,
         a: MatrixRef<bf16>,
         b: MatrixRef<bf16>,
-        c: &mut [f32],
+        (c, accumulate): (&mut [f32], bool),
         scratch: &mut Buffer,
         _: [&[bf16]; 2],
     ) {
+        if !accumulate {
+            c.fill(0.0);
+        }
         let c = MatrixMut::new(c, a.columns(), b.columns(), b.columns());
         products::gemm_transposed_accumulate(isa, a, b, c, scratch);
     }
