@@ -57,7 +57,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut c = Buffer::zeros(m * n);
         let f32: Box<dyn FnMut()> = Box::new(|| {
             let (a, b) = (MatrixRef::new(&a, r, m, strides[0]), MatrixRef::new(&b, r, n, strides[1]));
-            gemm::gemm_transposed_accumulate(isa, a, b, MatrixMut::new(&mut c, m, n, n), Ahead::default());
+            let c = MatrixMut::new(&mut c, m, n, n);
+            gemm::gemm_transposed(isa, a, b, (c, true), Ahead::default());
         });
 
         let strides = [m, n].map(|columns| products::padded_stride(isa, columns));
@@ -70,7 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let bf16: Box<dyn FnMut()> = Box::new(|| {
             let (a, b) = (MatrixRef::new(&a, r, m, strides[0]), MatrixRef::new(&b, r, n, strides[1]));
             let c = MatrixMut::new(&mut c, m, n, n);
-            products::gemm_transposed_accumulate(isa, a, b, c, &mut scratch);
+            products::gemm_transposed(isa, a, b, (c, true), &mut scratch);
         });
 
         let mut products = [("f32", f32), ("bf16", bf16)];

@@ -177,15 +177,18 @@ impl<E: Element> BackwardRow<'_, E> {
             for first in (0..inputs).step_by(SEGMENT) {
                 let end = inputs.min(first + SEGMENT);
                 for_channel_blocks!(S, channels, |c, n, PARTIAL| {
-                    let mut lanes = self.load::<S, PARTIAL, ROWS>(s, rows, c, n);
+                    // (Each with lanes of its own: those of a loop that is not unrolled stay in memory.)
                     match (stride, dilation) {
                         (1, 1) => {
+                            let mut lanes = self.load::<S, PARTIAL, ROWS>(s, rows, c, n);
                             for x in first..end {
                                 let at = (x + self.geometry.left) as isize;
                                 self.pixel::<S, PARTIAL, ROWS, 0, 1>(s, rows, c, n, x, at, &mut lanes);
                             }
+                            self.store::<S, PARTIAL, ROWS>(s, rows, c, n, &lanes);
                         }
                         (2, 1) => {
+                            let mut lanes = self.load::<S, PARTIAL, ROWS>(s, rows, c, n);
                             for x in first..end {
                                 let at = x + self.geometry.left;
                                 let output = (at / 2) as isize;
@@ -199,14 +202,16 @@ impl<E: Element> BackwardRow<'_, E> {
                                     );
                                 }
                             }
+                            self.store::<S, PARTIAL, ROWS>(s, rows, c, n, &lanes);
                         }
                         _ => {
+                            let mut lanes = self.load::<S, PARTIAL, ROWS>(s, rows, c, n);
                             for x in first..end {
                                 self.any_pixel::<S, PARTIAL, ROWS>(s, rows, c, n, x, &mut lanes);
                             }
+                            self.store::<S, PARTIAL, ROWS>(s, rows, c, n, &lanes);
                         }
                     }
-                    self.store::<S, PARTIAL, ROWS>(s, rows, c, n, &lanes);
                 });
             }
         }

@@ -6,7 +6,7 @@
 //!
 //! - [`gemm`] computes C = A·B with A row-major as the activations are (no packing) and B packed
 //!   into panels once ([`PackedB`]): forward (B = Wᵀ) and input gradient (B = W);
-//! - [`gemm_transposed_accumulate`] computes C += Aᵀ·B with both row-major: the weight gradient.
+//! - [`gemm_transposed`] computes C = Aᵀ·B or C += Aᵀ·B with both row-major: the weight gradient.
 
 pub(crate) mod packed;
 mod tile;
@@ -98,6 +98,20 @@ impl<'a, T> MatrixMut<'a, T> {
         assert!(column <= self.columns, "column {column} of {}", self.columns);
         let data = self.data.wrapping_add(column);
         [Self { columns: column, ..self }, Self { data, columns: self.columns - column, ..self }]
+    }
+
+    /// Makes all of it zeros.
+    pub(crate) fn zero(&mut self)
+    where
+        T: Default + Copy,
+    {
+        for row in 0..self.rows {
+            // SAFETY: the constructors checked that the rows are there.
+            unsafe {
+                let row = self.data.wrapping_add(row * self.stride);
+                std::slice::from_raw_parts_mut(row, self.columns).fill(T::default());
+            }
+        }
     }
 
     /// The same with the type of its values by name.
@@ -404,25 +418,31 @@ impl<C: Element> Kernel for Gemm<'_, C> {
     }
 }
 
-/// C += Aᵀ·B over the rows that A and B share: A is `[r, m]`, B `[r, n]`, C `[m, n]`.
+/// C += Aᵀ·B over the rows that A and B share, or, if it does not `accumulate`, C = Aᵀ·B, whatever C held: A is `[r, m]`,
+/// B `[r, n]`, C `[m, n]`.
 ///
-/// Each element adds its r products in order, in registers, to what C holds. `ahead` is asked for
+/// Each element adds its r products in order, in registers, and then what C holds. `ahead` is asked for
 /// meanwhile.
 ///
 /// # Panics
 /// If shapes do not fit, or B's stride is less than [`padded_stride`] asks for: whole tiles of
 /// B's columns are read (what lies beyond the columns does not influence the result).
-pub fn gemm_transposed_accumulate(isa: Isa, a: MatrixRef, b: MatrixRef, c: MatrixMut, ahead: Ahead) {
+pub fn gemm_transposed(
+    isa: Isa,
+    a: MatrixRef,
+    b: MatrixRef,
+    (c, accumulate): (MatrixMut, bool),
+    ahead: Ahead,
+) {
     let MatrixMut { data, rows, columns, stride, .. } = c;
-    let c = Target { data, rows, columns, stride: Some(stride), accumulate: true };
+    let c = Target { data, rows, columns, stride: Some(stride), accumulate };
     TransposedGemm { a, b, c, ahead }.checked(isa);
 }
 
-/// [`gemm_transposed_accumulate`], or C = Aᵀ·B, of a C that lies in [`transposed_blocks`], so that it can be asked for as
-/// well: a large one, to which few rows are added at a time, is waited for otherwise.
+/// [`gemm_transposed`] of a C that lies in [`transposed_blocks`], so that it can be asked for as well: a large one, to which few rows are added at a time, is waited for otherwise.
 ///
 /// # Panics
-/// As [`gemm_transposed_accumulate`]; if C has not m·n values.
+/// As [`gemm_transposed`]; if C has not m·n values.
 pub fn gemm_transposed_blocks(
     isa: Isa,
     a: MatrixRef,
@@ -462,7 +482,7 @@ impl Kernel for Blocks<'_> {
 }
 
 /// The least row stride with which a matrix of `columns` may be the B of
-/// [`gemm_transposed_accumulate`]. It is odd in cache lines, so that the rows of a matrix whose
+/// [`gemm_transposed`]. It is odd in cache lines, so that the rows of a matrix whose
 /// width is a power of two do not fall on the same cache sets.
 pub fn padded_stride(isa: Isa, columns: usize) -> usize {
     const LINE: usize = 16;

@@ -7,7 +7,7 @@ mod support;
 use half::{bf16, f16};
 use mobilenet_kernels::bf16::conv::{ConvFilter, convolve_rows};
 use mobilenet_kernels::bf16::{
-    PackedBf16, assume_few_tile_registers, column_step, gemm, gemm_transposed_accumulate, padded_stride,
+    PackedBf16, assume_few_tile_registers, column_step, gemm, gemm_transposed, padded_stride,
 };
 use mobilenet_kernels::conv::{ConvGeometry, Unpadded};
 use mobilenet_kernels::depthwise::Present;
@@ -407,19 +407,23 @@ fn check_transposed(isas: &[Isa], rows: usize, m: usize, n: usize, seed: u64) {
         let (a_stride, b_stride) = (stride(m, seed % 3), stride(n, seed / 3 % 3));
         let c_stride = n + seed as usize % 4;
         let (spread_a, spread_b) = (spread(&a, m, a_stride), spread(&b, n, b_stride));
-        let found = either_way(&what, || {
-            let mut c = with_gaps(&before, n, c_stride, SENTINEL);
+        let product = |before: &[f32], accumulate: bool| {
+            let mut c = with_gaps(before, n, c_stride, SENTINEL);
             let mut scratch = Buffer::zeros(10_000);
             scratch.fill(f32::NAN);
-            gemm_transposed_accumulate(
+            gemm_transposed(
                 isa,
                 MatrixRef::new(&spread_a, rows, m, a_stride),
                 MatrixRef::new(&spread_b, rows, n, b_stride),
-                MatrixMut::new(&mut c, m, n, c_stride),
+                (MatrixMut::new(&mut c, m, n, c_stride), accumulate),
                 &mut scratch,
             );
             without_gaps(&c, m, n, c_stride)
-        });
+        };
+        let found = either_way(&what, || product(&before, true));
+        // What is not added to need not be there.
+        let alone = either_way(&what, || product(&vec![f32::NAN; m * n], false));
+        assert!(alone == product(&vec![0.0; m * n], true), "{what}: other bits where nothing is added to");
         // As above; where rows are taken in blocks, each adds to C once.
         assert_within(&what, &found, &exact, &magnitude, rows + rows.div_ceil(32) + 3);
     }
@@ -462,13 +466,15 @@ fn transposed_products_without_rows_change_nothing() {
         let mut scratch = Buffer::default();
         let mut c = [SENTINEL; 6];
         let none = |columns| MatrixRef::new(&[], 0, columns, columns);
-        gemm_transposed_accumulate(isa, none(2), none(3), MatrixMut::new(&mut c, 2, 3, 3), &mut scratch);
+        gemm_transposed(isa, none(2), none(3), (MatrixMut::new(&mut c, 2, 3, 3), true), &mut scratch);
         assert_eq!(c, [SENTINEL; 6]);
+        gemm_transposed(isa, none(2), none(2), (MatrixMut::new(&mut c, 2, 2, 3), false), &mut scratch);
+        assert_eq!(c, [0.0, 0.0, SENTINEL, 0.0, 0.0, SENTINEL]);
         let values = [bf16::ONE; 10];
         let a = MatrixRef::new(&values, 5, 2, 2);
         let b = MatrixRef::new(&[], 5, 0, 0);
-        gemm_transposed_accumulate(isa, a, b, MatrixMut::new(&mut [], 2, 0, 0), &mut scratch);
-        gemm_transposed_accumulate(isa, b, a, MatrixMut::new(&mut [], 0, 2, 2), &mut scratch);
+        gemm_transposed(isa, a, b, (MatrixMut::new(&mut [], 2, 0, 0), true), &mut scratch);
+        gemm_transposed(isa, b, a, (MatrixMut::new(&mut [], 0, 2, 2), true), &mut scratch);
     }
 }
 
@@ -487,7 +493,7 @@ fn bits_of_transposed_products_do_not_depend_on_how_the_work_is_cut() {
             let a = MatrixRef::new(&a[i..], rows, parts_m, m);
             let b = MatrixRef::new(&b[j..], rows, parts_n, n);
             let c = MatrixMut::new(&mut c[i * n + j..], parts_m, parts_n, n);
-            gemm_transposed_accumulate(isa, a, b, c, &mut scratch);
+            gemm_transposed(isa, a, b, (c, true), &mut scratch);
         };
         let mut whole = before.clone();
         add(&mut whole, (0, m), (0, n));
@@ -512,11 +518,11 @@ fn transposed_products_refuse_shapes_that_do_not_fit() {
     for (a, b, c) in [((3, 2), (4, 2), (2, 2)), ((3, 2), (3, 2), (3, 2)), ((3, 2), (3, 2), (2, 3))] {
         let panic = std::panic::catch_unwind(|| {
             let mut memory = vec![0.0; 12];
-            gemm_transposed_accumulate(
+            gemm_transposed(
                 Isa::PORTABLE,
                 MatrixRef::new(&values, a.0, a.1, a.1),
                 MatrixRef::new(&values, b.0, b.1, b.1),
-                MatrixMut::new(&mut memory, c.0, c.1, c.1),
+                (MatrixMut::new(&mut memory, c.0, c.1, c.1), true),
                 &mut Buffer::default(),
             );
         });

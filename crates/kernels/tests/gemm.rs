@@ -4,8 +4,7 @@ mod support;
 
 use mobilenet_kernels::gemm::{
     Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, Unpacked, column_blocks, column_step, gemm,
-    gemm_accumulate, gemm_ahead, gemm_transposed_accumulate, gemm_transposed_blocks, padded_stride,
-    transposed_blocks,
+    gemm_accumulate, gemm_ahead, gemm_transposed, gemm_transposed_blocks, padded_stride, transposed_blocks,
 };
 use mobilenet_kernels::parallel::Pool;
 use mobilenet_kernels::{Clamp, Isa};
@@ -262,11 +261,11 @@ fn check_transposed(isa: Isa, rows: usize, m: usize, n: usize, seed: u64) {
     let spread_a = with_gaps(&a, m, a_stride, f32::NAN);
     let spread_b = with_gaps(&b, n, b_stride, f32::NAN);
     let mut c = with_gaps(&before, n, c_stride, SENTINEL);
-    gemm_transposed_accumulate(
+    gemm_transposed(
         isa,
         MatrixRef::new(&spread_a, rows, m, a_stride),
         MatrixRef::new(&spread_b, rows, n, b_stride),
-        MatrixMut::new(&mut c, m, n, c_stride),
+        (MatrixMut::new(&mut c, m, n, c_stride), true),
         Ahead::of([&spread_a, &[]]),
     );
     let found = without_gaps(&c, m, n, c_stride);
@@ -371,11 +370,11 @@ fn transposed_products_refuse_rows_without_slack() {
         let values = vec![0.0; 64];
         let mut c = vec![0.0; 3];
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            gemm_transposed_accumulate(
+            gemm_transposed(
                 isa,
                 MatrixRef::new(&values, 2, 1, 1),
                 MatrixRef::new(&values, 2, 3, 3),
-                MatrixMut::new(&mut c, 1, 3, 3),
+                (MatrixMut::new(&mut c, 1, 3, 3), true),
                 Ahead::default(),
             );
         }));

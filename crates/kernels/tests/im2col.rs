@@ -6,8 +6,7 @@ use mobilenet_kernels::Isa;
 use mobilenet_kernels::conv::{ConvGeometry, Unpadded, convolve_rows};
 use mobilenet_kernels::depthwise::Present;
 use mobilenet_kernels::gemm::{
-    Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, column_step, gemm, gemm_transposed_accumulate,
-    padded_stride,
+    Ahead, Epilogue, MatrixMut, MatrixRef, PackedB, column_step, gemm, gemm_transposed, padded_stride,
 };
 use mobilenet_kernels::im2col::{Windows, gather, scatter_add};
 use mobilenet_reference::{Geometry, Pads, conv, magnitudes, widen};
@@ -122,7 +121,7 @@ fn check(isa: Isa, (inputs, outputs): (usize, usize), g: Geometry, strip: usize,
         gemm(rows, &forward, 0, out, Epilogue::default());
         let d = MatrixRef::new(&d_y[range], count, outputs, outputs);
         let grad = MatrixMut::new(&mut d_weight, outputs, patch, patch);
-        gemm_transposed_accumulate(isa, d, rows, grad, Ahead::default());
+        gemm_transposed(isa, d, rows, (grad, true), Ahead::default());
         let mut d_patches = vec![f32::NAN; count * stride];
         gemm(d, &backward, 0, MatrixMut::new(&mut d_patches, count, patch, stride), Epilogue::default());
         scatter_add(windows, &d_patches, stride, first, count, &mut d_padded);

@@ -1,4 +1,4 @@
-//! C += Aᵀ·B in tiles (AMX-BF16).
+//! C = Aᵀ·B or C += Aᵀ·B in tiles (AMX-BF16).
 //!
 //! A tile of the left factor is sixteen rows of Aᵀ and 32 of the rows that A and B share, so A's values
 //! must be transposed; a tile of the right one has pairs of B's rows side by side. Both are got ready
@@ -36,7 +36,12 @@ const GROUP: usize = 4;
 /// # Safety
 /// AMX-TILE, AMX-BF16, AVX-512F and BW must be present and permitted, and the product's shapes fit.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-pub(super) unsafe fn run(a: MatrixRef<bf16>, b: MatrixRef<bf16>, c: MatrixMut<f32>, scratch: &mut Buffer) {
+pub(super) unsafe fn run(
+    a: MatrixRef<bf16>,
+    b: MatrixRef<bf16>,
+    (mut c, accumulate): (MatrixMut<f32>, bool),
+    scratch: &mut Buffer,
+) {
     if a.rows == 0 || c.rows == 0 || c.columns == 0 {
         return;
     }
@@ -78,7 +83,13 @@ pub(super) unsafe fn run(a: MatrixRef<bf16>, b: MatrixRef<bf16>, c: MatrixMut<f3
                             };
                             let (i, j) = ((above + index) * WIDTH, panel_b * WIDTH);
                             let (rows, columns) = (WIDTH.min(c.rows - i), WIDTH.min(c.columns - j));
-                            let to = c.data.wrapping_add(i * c.stride + j);
+                            let [_, block] = c.some_rows(i..i + rows).split_columns(j);
+                            let [mut block, _] = block.split_columns(columns);
+                            if !accumulate && first == 0 && step == 0 {
+                                // (In the L1 cache, where the tiles find it.)
+                                block.zero();
+                            }
+                            let to = block.data;
                             if rows.is_multiple_of(TILE) && columns.is_multiple_of(TILE) {
                                 work.add(to, c.stride, rows, columns);
                             } else {

@@ -8,7 +8,7 @@
 //! - any other: f32 arithmetic on widened values.
 //!
 //! The first two take denormal values as zero, as their instructions do. So it is with the
-//! transposed product ([`gemm_transposed_accumulate`]).
+//! transposed product ([`gemm_transposed`]).
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -38,7 +38,7 @@ use crate::isa::Isa;
 use crate::isa::Kind;
 
 pub use packed::PackedBf16;
-pub use transposed::gemm_transposed_accumulate;
+pub use transposed::gemm_transposed;
 
 /// C = epilogue(A·B), for the columns of C: `first_column..first_column + c.columns` of B. C is f32, or
 /// bf16 or f16 that is rounded once, after bias and clamp in f32.

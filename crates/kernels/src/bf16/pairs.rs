@@ -71,13 +71,13 @@ impl<C: Element> Kernel for PairProduct<'_, C> {
     }
 }
 
-/// C += Aᵀ·B, where a value of A and B is the pair of two rows, see [`pair`].
+/// C = Aᵀ·B or C += Aᵀ·B, where a value of A and B is the pair of two rows, see [`pair`].
 ///
 /// # Safety
-/// AVX-512F, BW, VL and BF16 must be present, and the shapes fit as for [`crate::gemm::gemm_transposed_accumulate`].
-pub(super) unsafe fn multiply_transposed(a: MatrixRef, b: MatrixRef, c: MatrixMut) {
+/// AVX-512F, BW, VL and BF16 must be present, and the shapes fit as for [`crate::gemm::gemm_transposed`].
+pub(super) unsafe fn multiply_transposed(a: MatrixRef, b: MatrixRef, (c, accumulate): (MatrixMut, bool)) {
     let MatrixMut { data, rows, columns, stride, .. } = c;
-    let c = Target { data, rows, columns, stride: Some(stride), accumulate: true };
+    let c = Target { data, rows, columns, stride: Some(stride), accumulate };
     // SAFETY: the caller's promises.
     unsafe { run_pairs(TransposedGemm { a, b, c, ahead: Ahead::default() }) };
 }

@@ -1,4 +1,4 @@
-//! C += Aᵀ·B: the weight gradient of a pointwise convolution.
+//! C = Aᵀ·B or C += Aᵀ·B: the weight gradient of a pointwise convolution.
 //!
 //! Both matrices are brought into another form first (that of `amx_transposed` for tiles, pairs of neighbouring
 //! rows for VDPBF16PS, f32 for everything else), which takes r·(m + n) steps against the r·m·n of the product.
@@ -15,7 +15,8 @@ use crate::isa::Kind;
 /// Rows that are brought into another form at a time: what the scratch memory holds.
 const ROWS: usize = 512;
 
-/// C += Aᵀ·B over the rows that A and B share: A is `[r, m]`, B `[r, n]`, C `[m, n]`.
+/// C += Aᵀ·B over the rows that A and B share, or, if it does not `accumulate`, C = Aᵀ·B, whatever C held: A is `[r, m]`,
+/// B `[r, n]`, C `[m, n]`.
 ///
 /// Each element adds its products in an order that depends on r only, so the bits do not depend on how
 /// the columns of A or of B are spread over calls. Any stride will do, and what lies between the rows
@@ -26,16 +27,23 @@ const ROWS: usize = 512;
 ///
 /// # Panics
 /// If shapes do not fit.
-pub fn gemm_transposed_accumulate(
+pub fn gemm_transposed(
     isa: Isa,
     a: MatrixRef<bf16>,
     b: MatrixRef<bf16>,
-    c: MatrixMut<f32>,
+    (mut c, accumulate): (MatrixMut<f32>, bool),
     scratch: &mut Buffer,
 ) {
     assert_eq!(a.rows, b.rows, "rows of A against rows of B");
     assert_eq!(a.columns, c.rows, "columns of A against rows of C");
     assert_eq!(b.columns, c.columns, "columns of B against columns of C");
+    if a.rows == 0 {
+        if !accumulate {
+            c.zero();
+        }
+        return;
+    }
+    let c = (c, accumulate);
     match isa.0 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Isa` exists only where its instructions do; the shapes fit.
@@ -49,7 +57,7 @@ pub fn gemm_transposed_accumulate(
             // SAFETY: as above.
             |first, second, to| unsafe { super::pairs::pair(first, second, to) },
             // SAFETY: as above.
-            |a, b, c| unsafe { super::pairs::multiply_transposed(a, b, c) },
+            |a, b, c, accumulate| unsafe { super::pairs::multiply_transposed(a, b, (c, accumulate)) },
         ),
         _ => by_blocks(
             isa,
@@ -57,20 +65,20 @@ pub fn gemm_transposed_accumulate(
             (a, b, c),
             scratch,
             |row, _, to| convert(isa, row, to),
-            |a, b, c| gemm::gemm_transposed_accumulate(isa, a, b, c, Ahead::default()),
+            |a, b, c, accumulate| gemm::gemm_transposed(isa, a, b, (c, accumulate), Ahead::default()),
         ),
     }
 }
 
 /// The product by blocks of rows: `together` of them (one or two) become one of 32-bit values by
-/// `form(first, second, to)`, and `multiply` adds the product of such rows to C.
+/// `form(first, second, to)`, and `multiply` makes the product of such rows C, or adds it to that.
 fn by_blocks(
     isa: Isa,
     together: usize,
-    (a, b, mut c): (MatrixRef<bf16>, MatrixRef<bf16>, MatrixMut<f32>),
+    (a, b, (mut c, accumulate)): (MatrixRef<bf16>, MatrixRef<bf16>, (MatrixMut<f32>, bool)),
     scratch: &mut Buffer,
     form: impl Fn(&[bf16], Option<&[bf16]>, &mut [f32]),
-    multiply: impl Fn(MatrixRef, MatrixRef, MatrixMut),
+    multiply: impl Fn(MatrixRef, MatrixRef, MatrixMut, bool),
 ) {
     let strides = [a, b].map(|matrix| gemm::padded_stride(isa, matrix.columns));
     let most = ROWS.min(a.rows).div_ceil(together);
@@ -85,6 +93,6 @@ fn by_blocks(
             }
             MatrixRef::new(&*to, (end - first).div_ceil(together), from.columns, stride)
         });
-        multiply(a, b, c.reborrow());
+        multiply(a, b, c.reborrow(), accumulate || first > 0);
     }
 }

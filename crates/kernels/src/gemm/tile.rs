@@ -264,7 +264,7 @@ impl Tile {
         pace: &Pace,
     ) {
         // SAFETY: all addresses lie within the matrices whose extents the callers of `gemm` and
-        // `gemm_transposed_accumulate` checked; B is readable for whole tiles; C is touched for
+        // `gemm_transposed` checked; B is readable for whole tiles; C is touched for
         // `columns` columns only.
         unsafe {
             let walk = TileWalk {

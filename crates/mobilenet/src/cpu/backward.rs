@@ -159,7 +159,7 @@ impl CpuExecutor {
             let d = MatrixRef::new(&d_logits[item * block..], batch, rows, outputs);
             let pooled = MatrixRef::new(pooled, batch, features, stride);
             let grad = MatrixMut::new(grad, rows, features, features);
-            gemm::gemm_transposed_accumulate(isa, d, pooled, grad, Ahead::default());
+            gemm::gemm_transposed(isa, d, pooled, (grad, true), Ahead::default());
         });
         if self.frozen.convs == convs.len() {
             return;

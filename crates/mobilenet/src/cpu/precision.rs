@@ -557,10 +557,7 @@ impl Number for bf16 {
         scratch: &mut Buffer,
         _: [&[bf16]; 2],
     ) {
-        if !accumulate {
-            c.fill(0.0);
-        }
         let c = MatrixMut::new(c, a.columns(), b.columns(), b.columns());
-        products::gemm_transposed_accumulate(isa, a, b, c, scratch);
+        products::gemm_transposed(isa, a, b, (c, accumulate), scratch);
     }
 }
