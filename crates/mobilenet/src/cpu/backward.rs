@@ -18,7 +18,7 @@ use mobilenet_kernels::{Clamp, Element, element, im2col, pooling};
 use super::forward::{State, Training, depthwise_forward, source};
 use super::memory::{Maps, MapsIn, Scratch, with_maps};
 use super::precision::Number;
-use super::rows::{Ring, Source, chunk_pixels, images_per_item, is_large, room_ahead, windows};
+use super::rows::{Ring, Source, chunk_pixels, images_per_item, room_ahead, windows};
 use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine, Stored};
 use crate::architecture::{Layer, Operator};
@@ -285,7 +285,7 @@ fn pointwise_backward<E: Number>(
     let isa = engine.isa;
     let (inputs, outputs) = (step.layer.input.channels, step.layer.output.channels);
     let weights = inputs * outputs;
-    let large = is_large::<E>(d_input.len());
+    let large = engine.is_large::<E>(d_input.len());
     let (input_stride, output_stride) = (E::padded_stride(isa, inputs), E::padded_stride(isa, outputs));
     let pixels = step.batch * step.layer.output.pixels();
     let chunk = chunk_pixels::<E>(input_stride + output_stride);
@@ -349,7 +349,7 @@ fn depthwise_backward<E: Number>(
     let per_item = images_per_item(step.batch);
     let items = step.batch.div_ceil(per_item);
     let partials = &mut partials.at_least(items * weight.len())[..items * weight.len()];
-    let large = is_large::<E>(d_input.len());
+    let large = engine.is_large::<E>(d_input.len());
     let parts = (
         chunks(d_input, per_item * layer.input.len()),
         chunks(partials, weight.len()),

@@ -15,7 +15,7 @@ use super::inference::{self, End};
 use super::layout::{Layout, Place};
 use super::memory::{Maps, MapsIn, Scratch, with_maps};
 use super::precision::{Number, classifier_blocks, pack_classifier_block};
-use super::rows::{Ring, Source, chunk_pixels, images_per_item, is_large, room_ahead, row_geometry, windows};
+use super::rows::{Ring, Source, chunk_pixels, images_per_item, room_ahead, row_geometry, windows};
 use super::timing::{CLASSIFIER, Pass};
 use super::{Conv, CpuExecutor, Engine, Images, Input};
 use crate::architecture::{Layer, Operator};
@@ -372,7 +372,7 @@ pub(super) fn depthwise_forward<E: Number>(
     let batch = z.len() / layer.output.len();
     let per_item = images_per_item(batch);
     let items = batch.div_ceil(per_item);
-    let large = is_large::<E>(z.len());
+    let large = engine.is_large::<E>(z.len());
     let parts = (chunks(z, per_item * layer.output.len()), chunks(reset(moments, items, channels), 1));
     // Output rows are made some at a time, which share what they read.
     let together = depthwise::rows_together(layer.stride);

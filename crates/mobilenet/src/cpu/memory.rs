@@ -202,6 +202,36 @@ mod tests {
         }
     }
 
+    /// With sizes that leave parts of maps on odd addresses.
+    #[test]
+    fn maps_that_go_past_the_caches_hold_the_same() {
+        let architecture =
+            Architecture { width_multiplier: 0.25, resolution: 65, classes: 5, ..Architecture::default() };
+        let weights = Weights::random(&architecture, 3).unwrap();
+        let (images, d_logits) = (normal(&[3, 65, 65, 3], 1), normal(&[3, 5], 2));
+        let precisions = [Precision::F32, Precision::Bf16];
+        for (isa, precision) in Isa::testable().into_iter().flat_map(|isa| precisions.map(|it| (isa, it))) {
+            for (recompute, frozen) in [(false, None), (true, None), (false, Some(3))] {
+                let step = |large: usize| {
+                    let threads = Some(2);
+                    let options =
+                        CpuOptions { isa: Some(isa), precision, recompute, threads, ..CpuOptions::default() };
+                    let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
+                    executor.freeze(frozen).unwrap();
+                    executor.engine.large = large;
+                    executor.zero_grad();
+                    let logits = executor.forward(&images).unwrap();
+                    executor.backward(&d_logits).unwrap();
+                    let gradients: Vec<_> =
+                        executor.parameters().iter().map(|parameter| parameter.grad.to_vec()).collect();
+                    (logits, gradients)
+                };
+                let what = format!("{} in {}, {recompute}, {frozen:?}", isa.name(), precision.name());
+                assert!(step(0) == step(usize::MAX), "{what}");
+            }
+        }
+    }
+
     /// A few images, learnt by heart.
     #[test]
     fn bf16_learns_as_f32_does() {

@@ -137,14 +137,6 @@ impl<'a> Ring<'a> {
     }
 }
 
-/// Whether a map of so many values is more than the caches near a processor keep until the next layer reads it, so that
-/// it may as well go past them ([`stream`](mobilenet_kernels::stream)).
-pub(super) fn is_large<E>(values: usize) -> bool {
-    /// Bytes. (Measured where the second-level cache has 2 MB; maps of 6 MB gain or lose a little.)
-    const LARGE: usize = 8 << 20;
-    values * size_of::<E>() > LARGE
-}
-
 /// Groups that the images of a batch are cut into for depthwise layers: enough for many threads, and
 /// few enough that merging their sums costs little. The same for every number of threads.
 pub(super) fn images_per_item(batch: usize) -> usize {
