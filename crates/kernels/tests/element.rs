@@ -188,7 +188,7 @@ fn values_are_added_to_as_many_others() {
 /// Parts of any length, wherever they begin, past the caches or not; and nothing beyond them.
 fn check_parts<E: Element + PartialEq>(isa: Isa, large: bool) {
     let value = |index: usize| E::from_f32(index as f32 % 251.0 - 125.0);
-    let mut map = vec![E::from_f32(777.0); 1300];
+    let mut map = [E::from_f32(777.0); 1300];
     let mut memory = Buffer::<E>::default();
     for first in [0, 1, 5, 16] {
         map.fill(E::from_f32(777.0));

@@ -214,8 +214,7 @@ mod tests {
             for (recompute, frozen) in [(false, None), (true, None), (false, Some(3))] {
                 let step = |large: usize| {
                     let threads = Some(2);
-                    let options =
-                        CpuOptions { isa: Some(isa), precision, recompute, threads, ..CpuOptions::default() };
+                    let options = CpuOptions { isa: Some(isa), precision, recompute, threads };
                     let mut executor = CpuExecutor::new(&architecture, &weights, &options).unwrap();
                     executor.freeze(frozen).unwrap();
                     executor.engine.large = large;
