@@ -439,7 +439,8 @@ pub fn gemm_transposed(
     TransposedGemm { a, b, c, ahead }.checked(isa);
 }
 
-/// [`gemm_transposed`] of a C that lies in [`transposed_blocks`], so that it can be asked for as well: a large one, to which few rows are added at a time, is waited for otherwise.
+/// [`gemm_transposed`] of a C that lies in [`transposed_blocks`], so that it can be asked for as well: a large one, to
+/// which few rows are added at a time, is waited for otherwise.
 ///
 /// # Panics
 /// As [`gemm_transposed`]; if C has not m·n values.
