@@ -179,7 +179,7 @@ pub struct RunFlags {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Compute depthwise outputs again on the way back instead of keeping them: a quarter less memory for
-    /// a twentieth more time, and the same results
+    /// a twentieth to a tenth more time, and the same results
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     recompute: Option<bool>,
     /// Seconds between saves within an epoch
